@@ -1,0 +1,65 @@
+"""The verb `demo`: the main job from start to end, offline, on images that it makes itself."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from augkit.augmentation import AugmentResult, augment
+from augkit.errors import InputError
+from augkit.evaluation import Evaluation, evaluate
+from augkit.ingestion.ingest import IngestReport, ingest
+from augkit.interfaces import Progress, silent
+from augkit.report.sheets import Preview, preview
+from augkit.testing import write_phantoms
+
+log = logging.getLogger("augkit")
+
+PLUGINS = ("flip", "brightness", "scale", "zoom")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What each step of the demo gave."""
+
+    folder: Path
+    ingested: IngestReport
+    runs: tuple[AugmentResult, ...]
+    evaluation: Evaluation
+    sheet: Preview
+
+    def __str__(self) -> str:
+        return "\n\n".join(
+            [
+                str(self.ingested),
+                "\n".join(map(str, self.runs)),
+                str(self.evaluation),
+                f"a picture of the new images: {self.sheet.path}",
+            ]
+        )
+
+
+def demo(
+    folder: str | Path = "demo",
+    *,
+    n_per_class: int = 100,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Demo:
+    """Make phantoms, ingest them, augment in four ways, evaluate and draw; return all results.
+
+    Raises InputError if `folder` holds anything that the demo did not put there.
+    """
+    folder = Path(folder)
+    images, store = folder / "images", folder / "augkit.store"
+    if folder.exists() and not images.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: name another folder, augkit demo FOLDER")
+    if not store.exists():
+        log.info("making %d synthetic ultrasound images in %s", 3 * n_per_class, images)
+        write_phantoms(images, n_per_class, seed=seed)
+    ingested = ingest(images, store, dataset="phantoms", progress=progress)
+    runs = tuple(augment(store, plugin, seed=seed, progress=progress) for plugin in PLUGINS)
+    evaluation = evaluate(store, "linear", progress=progress)
+    sheet = preview(store, output=folder / "preview.png")
+    return Demo(folder, ingested, runs, evaluation, sheet)

@@ -1,0 +1,109 @@
+"""Running one function over many items on this machine, in order and in bounded memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing.process import BaseProcess
+from typing import Literal, TypeVar, get_args
+
+from augkit.errors import AugkitError, OptionError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Backend = Literal["threads", "fork", "spawn", "forkserver"]
+"""Threads of this process, or child processes started in one of three ways."""
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def ordered_map(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    workers: int | None = None,
+    backend: Backend = "threads",
+    window: int | None = None,
+) -> Iterator[R]:
+    """Yield function(item) for each item, in the order of the items.
+
+    workers: by default `usable_cores()`; one worker is the caller's own thread. window: the most
+    items begun but not yet yielded, by default twice the workers; items are taken no earlier than
+    that. An exception in the function is raised in its place; nothing is begun after it. When the
+    iterator ends, fails, or is closed, no worker is left: threads finish what they began, child
+    processes are killed. Raises OptionError for bad arguments, AugkitError if a child process dies.
+    """
+    if workers is None:
+        workers = usable_cores()
+    if window is None:
+        window = 2 * workers
+    for name, count in (("workers", workers), ("window", window)):
+        if count < 1:
+            raise OptionError(f"{name} is {count}; it must be at least 1")
+    if backend not in get_args(Backend):
+        raise OptionError(f"backend is {backend!r}; it is one of: {', '.join(get_args(Backend))}")
+    if workers == 1:
+        return (function(item) for item in items)
+    pool: Executor
+    if backend == "threads":
+        pool = ThreadPoolExecutor(workers, "augkit")
+    else:
+        context = multiprocessing.get_context(backend)
+        pool = ProcessPoolExecutor(workers, context, _become_worker)
+    return _run(pool, function, items, window)
+
+
+def _run(
+    pool: Executor, function: Callable[[T], R], items: Iterable[T], window: int
+) -> Iterator[R]:
+    """Yield the results in order, with at most `window` items begun, and leave no worker."""
+    waiting = iter(items)
+    finished = False
+    try:
+        begun = deque(pool.submit(function, item) for item in islice(waiting, window))
+        while begun:
+            yield begun.popleft().result()
+            begun.extend(pool.submit(function, item) for item in islice(waiting, 1))
+        finished = True
+    except BrokenProcessPool as error:
+        raise AugkitError(
+            "a worker process died (killed, or out of memory?); run again with fewer workers"
+        ) from error
+    finally:
+        if not finished:
+            _kill_children(pool)
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _kill_children(pool: Executor) -> None:
+    """Kill the child processes of a pool: what they work on is not wanted any more."""
+    # ProcessPoolExecutor.kill_workers() does the same from Python 3.14 on.
+    processes: dict[int, BaseProcess] = getattr(pool, "_processes", None) or {}
+    for process in list(processes.values()):
+        process.kill()
+
+
+def _become_worker() -> None:
+    """Prepare a child process: only the parent answers Ctrl-C, and no child outlives it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

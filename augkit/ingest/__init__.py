@@ -1,0 +1,1 @@
+"""Bringing real images into a store."""

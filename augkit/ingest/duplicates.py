@@ -1,0 +1,268 @@
+"""Near-duplicates: images that show the same scan shifted, cropped, marked, or mirrored.
+
+An image becomes a print of 96 x 96: high-passed, its local contrast evened out, its spectrum
+whitened. Two prints are compared by normalised cross-correlation over all shifts (Kuglin and Hines
+1975), of which the peak counts, once as they are, once mirrored, and with either of them shrunk
+to a few sizes, because a crop that is resized to the common shape is a magnified copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import fft
+from scipy.ndimage import gaussian_filter
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from augkit.interfaces import Progress, silent
+
+SIDE = 96
+"""Height and width of a print, in pixels."""
+
+THRESHOLD = 0.13
+"""Two images with a higher score are relatives."""
+
+_COARSE = 48
+_COARSE_THRESHOLD = 0.16
+_ROWS = 64
+_COLUMNS = 256
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+
+# Width and height of a shrunk print; a negative width is a mirrored one. Views of one line are
+# sought together, as one template, in the first and coarse comparison.
+_VIEWS = (
+    ((1.0, 1.0),),
+    ((0.92, 1.0), (0.84, 1.0), (0.77, 1.0), (0.71, 1.0)),
+    ((1.0, 0.92), (1.0, 0.84), (1.0, 0.77), (1.0, 0.71)),
+    ((0.92, 0.92), (0.84, 0.84), (0.77, 0.77), (-1.0, 1.0)),
+)
+_ENDS = tuple(np.cumsum([len(group) for group in _VIEWS]).tolist())
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of related images, ordered by first and then by second."""
+
+    first: np.ndarray
+    """int64 (n,), index of one image."""
+    second: np.ndarray
+    """int64 (n,), index of the other, always larger than `first`."""
+    score: np.ndarray
+    """float32 (n,), peak of the correlation, 1 for equal images."""
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.first)
+
+
+def fingerprints(images: np.ndarray) -> np.ndarray:
+    """Return the prints of images: float32 (n, 96, 96), zero mean, unit norm.
+
+    images: uint8 (n, H, W, C), C 1 or 3; any height and width. A print does not depend on the
+    other images. An image without structure, such as a constant one, gives zeros.
+    """
+    prints = np.zeros((len(images), SIDE, SIDE), np.float32)
+    for start in range(0, len(images), _ROWS):
+        small = np.stack([_shrink(image) for image in images[start : start + _ROWS]])
+        prints[start : start + _ROWS] = _whiten(_flatten(small))
+    return prints
+
+
+def related_pairs(
+    prints: np.ndarray,
+    *,
+    known: int = 0,
+    threshold: float = THRESHOLD,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Pairs:
+    """Return every pair of prints that scores over the threshold.
+
+    prints: float32 (n, 96, 96), as `fingerprints` makes them; may be a memory map. The first
+    `known` of them are not compared with each other. threshold: 0..1. workers: threads, by default
+    one a core; they do not change the result. Besides the prints and the pairs it needs about
+    100 MB, whatever n is. The time grows with n squared.
+    """
+    workers = workers or os.cpu_count() or 1
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(prints), _ROWS):
+            views = _views(prints[start : start + _ROWS], workers)
+            templates = _templates(views)
+            for columns in _column_blocks(len(prints), known, start):
+                others = _spectra(prints[columns], workers)
+                block = _Block(views, templates, others, _coarse(others), start, columns.start)
+                rows = range(len(views))
+                jobs = [pool.submit(_search, block, row, known, threshold) for row in rows]
+                found.extend(job.result() for job in jobs)
+            progress("near-duplicates", min(start + _ROWS, len(prints)), len(prints))
+    return _merged(found)
+
+
+def clusters(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the cluster of each of n images: int64 (n,), numbered by their first members.
+
+    first, second: int64 (m,), the related pairs. Images joined through others share a cluster;
+    an image without relatives is a cluster by itself.
+    """
+    edges = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))
+    labels = connected_components(edges, directed=False)[1] if n else np.empty(0, np.int64)
+    _, where, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(where), np.int64)
+    rank[np.argsort(where)] = np.arange(len(where))
+    return rank[inverse]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some prints as rows, in all their views, and some as columns to be compared with."""
+
+    views: np.ndarray
+    templates: np.ndarray
+    others: np.ndarray
+    coarse: np.ndarray
+    first_row: int
+    first_column: int
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+    """Return one image grey and small: float32 (96, 96), 0..255."""
+    grey = image[..., 0].astype(np.float32) if image.shape[-1] == 1 else image @ _GREY
+    resized = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(resized, np.float32)
+
+
+def _flatten(small: np.ndarray) -> np.ndarray:
+    """Return images without slow changes and with even local contrast, or zeros.
+
+    The 4 grey levels keep compression noise in black regions down.
+    """
+    detail = small - gaussian_filter(small, (0, 2, 2), mode="reflect")
+    contrast = np.sqrt(gaussian_filter(detail * detail, (0, 6, 6), mode="reflect"))
+    even = detail / (contrast + 4)
+    even[np.ptp(small, (1, 2)) < 1] = 0
+    return even
+
+
+def _whiten(even: np.ndarray) -> np.ndarray:
+    """Return images whose smoothed power spectrum is flat up to 36 cycles, unit norm.
+
+    Layered tissue otherwise correlates with layered tissue at any shift.
+    """
+    spectra = fft.fft2(even)
+    power = gaussian_filter(np.abs(spectra) ** 2, (0, 4, 4), mode="wrap")
+    cycles = np.fft.fftfreq(SIDE, 1 / SIDE).astype(np.float32)
+    band = np.exp(-((np.hypot(cycles[:, None], cycles) / 36) ** 4))
+    band[0, 0] = 0
+    white = fft.ifft2(spectra * band / np.sqrt(power + 1e-6)).real
+    norm = np.sqrt((white * white).sum((1, 2), keepdims=True))
+    return white / np.maximum(norm, 1e-6)
+
+
+def _column_blocks(n: int, known: int, first_row: int) -> Iterator[slice]:
+    """Yield the blocks of prints that a block of rows must be compared with."""
+    begin = known if first_row + _ROWS <= known else 0
+    for start in range(begin, n, _COLUMNS):
+        yield slice(start, min(start + _COLUMNS, n))
+
+
+def _spectra(prints: np.ndarray, workers: int) -> np.ndarray:
+    """Return complex64 (..., 96, 49)."""
+    return fft.rfft2(np.asarray(prints, np.float32), workers=workers)
+
+
+def _views(prints: np.ndarray, workers: int) -> np.ndarray:
+    """Return the conjugate spectra of each print in each view: complex64 (n, views, 96, 49)."""
+    seen = np.stack([_resized(prints, *view) for group in _VIEWS for view in group], axis=1)
+    norm = np.sqrt((seen * seen).sum((2, 3), keepdims=True))
+    return _spectra(seen / np.maximum(norm, 1e-6), workers).conj()
+
+
+def _resized(prints: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Return prints shrunk about the centre and padded with zeros, same shape."""
+    across, down = _resampler(abs(width)), _resampler(height)
+    return down @ prints[:, :, :: -1 if width < 0 else 1] @ across.T
+
+
+def _resampler(scale: float) -> np.ndarray:
+    """Return the matrix that shrinks a column of 96 values: float32 (96, 96)."""
+    size = round(SIDE * scale)
+    shrunk = Image.fromarray(np.eye(SIDE, dtype=np.float32)).resize(
+        (SIDE, size), Image.Resampling.LANCZOS
+    )
+    above = (SIDE - size) // 2
+    return np.pad(np.asarray(shrunk), ((above, SIDE - size - above), (0, 0)))
+
+
+def _coarse(spectra: np.ndarray) -> np.ndarray:
+    """Return the low half of the frequencies, unit norm: complex64 (..., 48, 25)."""
+    half = _COARSE // 2
+    low = np.concatenate(
+        [spectra[..., :half, : half + 1], spectra[..., -half:, : half + 1]], axis=-2
+    )
+    low[..., half, :] = low[..., half] = 0
+    return _unit(low)
+
+
+def _unit(low: np.ndarray) -> np.ndarray:
+    """Return coarse spectra scaled so that `irfft2` of a product is a correlation in -1..1."""
+    twice = np.full(low.shape[-1], 2, np.float32)
+    twice[0] = 1
+    norm = np.sqrt(((low.real**2 + low.imag**2) * twice).sum((-2, -1), keepdims=True))
+    return low * (_COARSE / np.maximum(norm, 1e-6))
+
+
+def _templates(views: np.ndarray) -> np.ndarray:
+    """Return one coarse template for each group of views: complex64 (n, groups, 48, 25)."""
+    groups = np.split(_coarse(views), _ENDS[:-1], axis=1)
+    return _unit(np.stack([group.sum(1) for group in groups], axis=1))
+
+
+def _search(
+    block: _Block, row: int, known: int, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return first, second and score of the relatives of one row among the columns."""
+    index = block.first_row + row
+    begin = known if index < known else 0
+    ends, firsts = _ENDS, (0, *_ENDS[:-1])
+    best = np.zeros(len(block.others), np.float32)
+    for group, template in enumerate(block.templates[row]):
+        # The first view is the print itself, where the order of two images does not matter.
+        skip = max((max(begin, index + 1) if group == 0 else begin) - block.first_column, 0)
+        rough = _peaks(template, block.coarse[skip:], _COARSE)
+        candidates = skip + np.flatnonzero(rough > min(threshold, _COARSE_THRESHOLD))
+        for view in block.views[row, firsts[group] : ends[group]]:
+            fine = _peaks(view, block.others[candidates], SIDE)
+            best[candidates] = np.maximum(best[candidates], fine)
+    related = np.flatnonzero(best > threshold)
+    related = related[related + block.first_column != index]
+    columns = related + block.first_column
+    return np.minimum(index, columns), np.maximum(index, columns), best[related]
+
+
+def _peaks(template: np.ndarray, others: np.ndarray, side: int) -> np.ndarray:
+    """Return the highest correlation of a template with each other: float32 (n,)."""
+    peaks = np.empty(len(others), np.float32)
+    for start in range(0, len(others), 32):
+        product = template * others[start : start + 32]
+        surface = fft.irfft2(product, (side, side), overwrite_x=True, workers=1)
+        peaks[start : start + 32] = surface.max((1, 2))
+    return peaks
+
+
+def _merged(found: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Pairs:
+    """Return each pair once, with the higher of the scores of its two orders."""
+    empty = np.empty(0, np.int64)
+    first, second = (np.concatenate([empty, *(part[k] for part in found)]) for k in (0, 1))
+    score = np.concatenate([np.empty(0, np.float32), *(part[2] for part in found)])
+    order = np.lexsort((-score, second, first))
+    first, second, score = first[order], second[order], score[order]
+    new = np.ones(len(first), bool)
+    new[1:] = (np.diff(first) != 0) | (np.diff(second) != 0)
+    return Pairs(first[new], second[new], score[new])

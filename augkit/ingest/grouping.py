@@ -1,0 +1,83 @@
+"""Groups and folds: relatives stay together, and every fold is a small picture of the whole.
+
+A group is a patient, or a cluster of near-duplicates, or both joined. Each group lies in one of 20
+folds. The table is kept in the log, a new version whenever an ingest adds or joins groups.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from augkit.ingest.duplicates import clusters
+from augkit.store.format import N_FOLDS
+
+_ORDER = (0, 17, 14, 4, 8, 12, 1, 18, 5, 9, 15, 2, 13, 6, 10, 19, 3, 7, 16, 11)
+"""Ties go to the first fold of this list: any beginning of it is about 70/15/15, spread evenly over
+the five test blocks of cross-validation, so that a class of few groups reaches every part."""
+
+
+def join_groups(
+    old: np.ndarray, patients: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """Return int64 (N,): the group of each image, old numbers kept where groups are old.
+
+    old: int64 (M,), groups of the M <= N images already there. patients: str (N,), empty if
+    unknown, otherwise unique to a person. first, second: pairs of near-duplicates.
+    Groups that a new image or pair connects become one, under the smallest old number.
+    """
+    n = len(patients)
+    pairs = [(first, second), _chain(old), _chain(patients, ignore="")]
+    a = np.concatenate([p[0] for p in pairs]).astype(np.int64)
+    b = np.concatenate([p[1] for p in pairs]).astype(np.int64)
+    cluster = clusters(n, a, b)
+    number = np.full(cluster.max(initial=-1) + 1, -1, np.int64)
+    for image, group in enumerate(old.tolist()):
+        current = number[cluster[image]]
+        number[cluster[image]] = group if current < 0 else min(current, group)
+    new = number < 0
+    number[new] = np.arange(new.sum()) + (old.max() + 1 if len(old) else 0)
+    return number[cluster]
+
+
+def _chain(values: np.ndarray, ignore: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs that connect all positions of equal value."""
+    last: dict[Any, int] = {}
+    first, second = [], []
+    for position, value in enumerate(values.tolist()):
+        if value == ignore:
+            continue
+        if value in last:
+            first.append(last[value])
+            second.append(position)
+        last[value] = position
+    return np.array(first, np.int64), np.array(second, np.int64)
+
+
+def assign_folds(groups: np.ndarray, strata: np.ndarray, old: list[int | None]) -> list[int | None]:
+    """Return the fold of each group number, None for numbers no longer used.
+
+    groups, strata: int64 (N,); a stratum is a data set and a class. Groups in `old` keep their
+    fold. New groups, the largest first, go where their strata are rarest.
+    """
+    n_groups = int(groups.max(initial=-1)) + 1
+    folds: list[int | None] = [*old, *([None] * n_groups)][:n_groups]
+    counts = np.zeros((n_groups, int(strata.max(initial=-1)) + 1))
+    np.add.at(counts, (groups, strata), 1)
+    sizes = counts.sum(axis=1)
+    share = counts / np.maximum(counts.sum(axis=0), 1)
+    filled = np.zeros((N_FOLDS, counts.shape[1]))
+    for group, fold in enumerate(folds):
+        if fold is not None and sizes[group]:
+            filled[fold] += share[group]
+    rank = np.argsort(_ORDER)
+    for group in np.argsort(-sizes, kind="stable").tolist():
+        if not sizes[group]:
+            folds[group] = None
+        elif folds[group] is None:
+            cost = np.round(filled @ share[group], 12)
+            fold = int(np.lexsort((rank, cost))[0])
+            folds[group] = fold
+            filled[fold] += share[group]
+    return folds

@@ -1,0 +1,274 @@
+"""The whole plugin contract: what a plugin receives (Samples, Context) and what it offers.
+
+An augmenter or a classifier is a dataclass whose fields are its options; a class attribute `name`
+is what users type. The smallest useful augmenter:
+
+    @dataclass
+    class Invert(Augmenter):
+        name = "invert"
+        def apply(self, images, labels, params):
+            return 255 - images
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+
+Shape = tuple[int, int, int]
+"""Height, width and channels of one image, in this order."""
+
+
+class Samples(ABC):
+    """A lazy view of rows: images are read when asked for, never all at once.
+
+    The order is fixed; `ids[i]`, `labels[i]` and image i belong together.
+    """
+
+    shape: Shape
+    """Height, width and channels (1 or 3) of every image."""
+
+    digest: str
+    """Names the pixels and their order; equal digests mean equal images."""
+
+    @property
+    @abstractmethod
+    def ids(self) -> np.ndarray:
+        """Return int64 (N,), unique within the store; negative for rows that are not stored."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> np.ndarray:
+        """Return int64 (N,), indices into the classes. Raises LineageError on test samples."""
+
+    @abstractmethod
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return the images of a slice: uint8 (n, H, W, C), a new array."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.ids)
+
+    def blocks(self, n: int = 64) -> Iterator[np.ndarray]:
+        """Yield the images in order, n at a time: uint8 (n, H, W, C), the last block shorter."""
+        for start in range(0, len(self), n):
+            yield self[start : start + n]
+
+
+class Progress(Protocol):
+    """Told how far a long piece of work has come."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Take note: `done` of `total` steps of `stage` are finished."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Do nothing: the progress of a caller who does not want to know."""
+
+
+Extractor = Callable[[np.ndarray], np.ndarray]
+"""Turns images uint8 (n, H, W, C) into features float32 (n, d), each row by itself."""
+
+
+def extract(key: str, function: Extractor, samples: Samples) -> np.ndarray:
+    """Return float32 (N, d): `function` applied block by block, without a cache."""
+    blocks = [np.asarray(function(images), np.float32) for images in samples.blocks()]
+    return np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the core gives to a plugin that learns."""
+
+    seed: int
+    """Governs every random choice of the fit."""
+
+    classes: tuple[str, ...]
+    """Class names; a label is an index into them."""
+
+    device: str = "cpu"
+    """A torch device name."""
+
+    folder: Path | None = None
+    """Where checkpoints may be written; None: nowhere."""
+
+    max_steps: int | None = None
+    """The most optimiser steps allowed; None: until convergence."""
+
+    deadline: float | None = None
+    """A time.monotonic() value at which to stop with what there is; None: no limit."""
+
+    progress: Progress = silent
+
+    cached: Callable[[str, Extractor, Samples], np.ndarray] = extract
+    """`cached(key, function, samples)` -> float32 (N, d): features of images, computed at most
+    once for each key and image. `key` names the function and everything it depends on."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """For each of N rows the rectangle of the source that fills the output.
+
+    The rectangle is in whole source pixels and may reach beyond the image; what lies outside is
+    black. `mirrored` rows are flipped left to right after that.
+    """
+
+    x: np.ndarray
+    """int64 (N,), left edge."""
+    y: np.ndarray
+    """int64 (N,), upper edge."""
+    width: np.ndarray
+    """int64 (N,), > 0."""
+    height: np.ndarray
+    """int64 (N,), > 0."""
+    mirrored: np.ndarray
+    """bool (N,)."""
+    exact: bool = False
+    """Interpolate with the bit-stable cv2.INTER_LINEAR_EXACT instead of cv2.INTER_LINEAR."""
+
+
+@dataclass
+class Augmenter:
+    """Makes new images. Subclass it as a dataclass; its fields are the plugin's options.
+
+    Randomness is drawn once, in `plan`, and stored with the rows; `apply` is pure. Write `apply`,
+    or describe the work as a window or a table, which makes chains faster and sharper.
+    """
+
+    name: ClassVar[str] = ""
+    """What users type: short, lower case, hyphenated."""
+
+    family: ClassVar[Literal["traditional", "generative"]] = "traditional"
+    """Traditional: each new image has one parent. Generative: made from what was fitted."""
+
+    deterministic: ClassVar[bool] = False
+    """True if a source can give only one image; the core then refuses more than one."""
+
+    def fit(self, train: Samples, context: Context) -> None:
+        """Learn from the training part. Only for augmenters that learn."""
+
+    def plan(self, labels: np.ndarray, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        """Return a structured array (N,) with everything random, one row for each output.
+
+        labels: int64 (N,), the class of each output. By default one 64-bit `seed` a row.
+        """
+        params = np.empty(len(labels), [("seed", np.uint64)])
+        params["seed"] = rng.integers(0, 2**64, len(labels), np.uint64)
+        return params
+
+    def apply(
+        self, images: np.ndarray | None, labels: np.ndarray, params: np.ndarray
+    ) -> np.ndarray:
+        """Return the new images: uint8 (N, H, W, C). Pure: same input, same pixels.
+
+        images: uint8 (N, H, W, C), not to be modified; None for the generative family.
+        labels: int64 (N,). params: (N,), the rows of `plan` that belong to them.
+        """
+        from augkit.windows import render
+
+        if images is None:
+            raise NotImplementedError(f"{type(self).__name__} must define apply()")
+        window = self.as_window(params, images.shape[1:])
+        table = self.as_lut(params)
+        if window is None and table is None:
+            raise NotImplementedError(f"{type(self).__name__} must define apply()")
+        return render(images, window, table)
+
+    def apply_masks(self, masks: np.ndarray, params: np.ndarray) -> np.ndarray | None:
+        """Return the masks moved like the images, uint8 (N, H, W) of 0 and 255, or None.
+
+        None means that the new rows have no masks.
+        """
+        from augkit.windows import render_masks
+
+        window = self.as_window(params, (*masks.shape[1:], 1))
+        if window is not None:
+            return render_masks(masks, window)
+        return masks if self.as_lut(params) is not None else None
+
+    def as_window(self, params: np.ndarray, shape: Shape) -> Window | None:
+        """Return the rows as rectangles of the source, if that is all this plugin does."""
+        return None
+
+    def as_lut(self, params: np.ndarray) -> np.ndarray | None:
+        """Return uint8 (N, 256), the new grey level for each old one, if that is all it does."""
+        return None
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned into an empty folder: safetensors and JSON, never pickle."""
+        raise NotImplementedError(f"{type(self).__name__} must define save()")
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        raise NotImplementedError(f"{type(self).__name__} must define load()")
+
+    @property
+    def learns(self) -> bool:
+        """True if this augmenter must be fitted before it can make images."""
+        return type(self).fit is not Augmenter.fit
+
+
+@dataclass
+class Classifier(ABC):
+    """Learns classes from images. Subclass it as a dataclass; its fields are the options.
+
+    It never sees the labels of the test part and never scores itself. What is learned is kept in
+    attributes that end in an underscore; fitting twice equals fitting once.
+    """
+
+    name: ClassVar[str] = ""
+    """What users type: short, lower case, hyphenated."""
+
+    family: ClassVar[str] = "classifier"
+    """A word for listings: network, linear, classical."""
+
+    deterministic: ClassVar[bool] = False
+    """True if the seed changes nothing; it is then fitted once for each partition."""
+
+    fast: ClassVar[bool] = False
+    """True if a fit takes seconds; it is then evaluated with five folds by default."""
+
+    @abstractmethod
+    def fit(self, train: Samples, val: Samples, context: Context) -> None:
+        """Learn from `train`, choose (stopping, hyper-parameters) on `val`."""
+
+    @abstractmethod
+    def predict_proba(self, samples: Samples) -> np.ndarray:
+        """Return float32 (N, n_classes), rows sum to 1, columns in the order of the classes."""
+
+
+@dataclass
+class ArraySamples(Samples):
+    """Samples held in memory, for tests and small experiments."""
+
+    images: np.ndarray
+    """uint8 (N, H, W, C)."""
+    targets: np.ndarray
+    """int64 (N,)."""
+    shape: Shape = field(init=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        import hashlib
+
+        self.shape = (self.images.shape[1], self.images.shape[2], self.images.shape[3])
+        self.digest = hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Return -1, -2, ...: rows that are in no store."""
+        return -1 - np.arange(len(self.targets))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return int64 (N,)."""
+        return self.targets
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return a copy of the images of a slice."""
+        return self.images[rows].copy()

@@ -1,0 +1,211 @@
+"""Finding plugins: each loaded alone, so that a broken one breaks nothing but itself.
+
+Every entry point of the group `augkit` names a module that offers plugins through the two hooks.
+Built-in plugins are found in the same way as a stranger's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+import pluggy
+
+from augkit import hookspecs, options
+from augkit.errors import PluginNotFound
+from augkit.interfaces import Augmenter, Classifier
+
+GROUP = "augkit"
+OWN_DISTRIBUTION = "augkit"
+
+Kind = Literal["augmenter", "classifier"]
+_BASES: dict[Kind, type] = {"augmenter": Augmenter, "classifier": Classifier}
+_HOOKS: dict[Kind, str] = {
+    "augmenter": "register_augmenters",
+    "classifier": "register_classifiers",
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One augmenter or classifier that can be used."""
+
+    name: str
+    kind: Kind
+    family: str
+    distribution: str
+    version: str
+    made_by: type = field(repr=False, compare=False)
+
+    def build(self, values: Mapping[str, Any] | None = None) -> Any:
+        """Return the plugin with these options. Raises OptionError."""
+        return options.build(self.made_by, values)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return name -> default of its options."""
+        return options.defaults(self.made_by)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A plugin, or a package of plugins, that cannot be used, and why."""
+
+    name: str
+    distribution: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything that was found."""
+
+    plugins: tuple[Plugin, ...]
+    failures: tuple[Failure, ...]
+
+    def find(self, name: str, kind: Kind) -> Plugin:
+        """Return a plugin by name. Raises PluginNotFound, naming the ones that are there."""
+        known = {p.name: p for p in self.plugins if p.kind == kind}
+        if name in known:
+            return known[name]
+        raise PluginNotFound(self._missing(name, kind, sorted(known)))
+
+    def _missing(self, name: str, kind: Kind, known: list[str]) -> str:
+        failed = [f for f in self.failures if f.name == name]
+        if failed:
+            return f"plugin {name!r} of {failed[0].distribution} cannot be used: {failed[0].error}"
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        broken = f"; {len(self.failures)} failed, see augkit plugins" if self.failures else ""
+        return f"no {kind} {name!r}{hint}; there are: {', '.join(known) or 'none'}{broken}"
+
+    def of_kind(self, kind: Kind) -> list[Plugin]:
+        """Return the plugins of one kind, sorted by name."""
+        return sorted((p for p in self.plugins if p.kind == kind), key=lambda p: p.name)
+
+    def to_json(self) -> str:
+        """Return augmenters, classifiers and failures as JSON."""
+
+        def described(kind: Kind) -> list[dict[str, Any]]:
+            keys = ("name", "family", "distribution", "version", "options")
+            return [{k: getattr(p, k) for k in keys} for p in self.of_kind(kind)]
+
+        return json.dumps(
+            {
+                "augmenters": described("augmenter"),
+                "classifiers": described("classifier"),
+                "failures": [asdict(f) for f in self.failures],
+            }
+        )
+
+
+@lru_cache(maxsize=1)
+def registry() -> Registry:
+    """Return the plugins installed here; looked up once in a process."""
+    return load(entry_points(group=GROUP))
+
+
+def load(points: Any) -> Registry:
+    """Return the plugins behind these entry points, each loaded by itself."""
+    found: dict[tuple[Kind, str], Plugin] = {}
+    failures: list[Failure] = []
+    for point in sorted(points, key=_precedence):
+        for item in _load_one(point):
+            if isinstance(item, Failure):
+                failures.append(item)
+            elif (item.kind, item.name) in found:
+                failures.append(_taken(item, found[item.kind, item.name]))
+            else:
+                found[item.kind, item.name] = item
+    return Registry(tuple(found.values()), tuple(failures))
+
+
+def _precedence(point: EntryPoint) -> tuple[bool, str, str]:
+    name = _distribution(point)[0]
+    return name != OWN_DISTRIBUTION, name, point.name
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    dist = point.dist
+    return (dist.name, dist.version) if dist else ("unknown", "0")
+
+
+def _taken(plugin: Plugin, first: Plugin) -> Failure:
+    error = f"the {plugin.kind} name {plugin.name!r} is taken by {first.distribution}"
+    return Failure(plugin.name, plugin.distribution, error)
+
+
+def _load_one(point: EntryPoint) -> Iterator[Plugin | Failure]:
+    """Yield what one entry point offers, or why it offers nothing."""
+    name, version = _distribution(point)
+    try:
+        hooks = _hooks(point)
+    except (Exception, SystemExit) as error:
+        yield Failure(point.name, name, _cause(error))
+        return
+    for kind in _HOOKS:
+        try:
+            classes = [c for offered in getattr(hooks, _HOOKS[kind])() for c in offered]
+        except (Exception, SystemExit) as error:
+            yield Failure(point.name, name, f"{_HOOKS[kind]}() failed: {_cause(error)}")
+            continue
+        for offered in classes:
+            wrong = _problems(offered, kind)
+            shown = getattr(offered, "name", None) or getattr(offered, "__name__", str(offered))
+            if wrong:
+                yield Failure(str(shown), name, "; ".join(wrong))
+            else:
+                yield Plugin(offered.name, kind, offered.family, name, version, offered)
+
+
+def _hooks(point: EntryPoint) -> Any:
+    """Import a plugin module and hold it against the hooks, in a manager of its own."""
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(point.load(), name=point.name)
+    manager.check_pending()
+    hooks = manager.hook
+    if not any(getattr(hooks, name).get_hookimpls() for name in _HOOKS.values()):
+        raise TypeError(f"offers neither {' nor '.join(_HOOKS.values())}")
+    return hooks
+
+
+def _problems(offered: Any, kind: Kind) -> list[str]:
+    """Return why a class cannot be used as a plugin; empty if it can."""
+    is_class = isinstance(offered, type)
+    if not is_class or not issubclass(offered, _BASES[kind]):
+        return [f"is no {kind}: {offered!r}"]
+    found = []
+    if not isinstance(offered.name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", offered.name):
+        found.append(f"name {offered.name!r} is not lower-case letters, digits and hyphens")
+    missing = sorted(getattr(offered, "__abstractmethods__", ()))
+    if missing:
+        found.append(f"does not define {', '.join(missing)}")
+    if kind == "augmenter" and not _makes_images(offered):
+        found.append("defines none of apply, as_window, as_lut")
+    if kind == "augmenter" and offered.family not in ("traditional", "generative"):
+        found.append(f"family {offered.family!r} is neither traditional nor generative")
+    try:
+        found += options.problems(offered)
+    except Exception as error:
+        found.append(f"options cannot be read: {_cause(error)}")
+    return found
+
+
+def _makes_images(offered: type) -> bool:
+    return any(
+        getattr(offered, method) is not getattr(Augmenter, method)
+        for method in ("apply", "as_window", "as_lut")
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """Return an exception on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,122 @@
+"""Contact sheets: what an augmentation made, below what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from augkit.errors import InputError, OptionError
+from augkit.partitions import HOLDOUT
+from augkit.store import DatasetStore, Run, Snapshot
+from augkit.store.locate import open_store
+
+_GAP, _MARGIN, _TEXT = 6, 16, 14
+_PAPER, _INK, _FAINT = (255, 255, 255), (32, 32, 32), (110, 110, 110)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Where a sheet was written and what it shows."""
+
+    path: Path
+    runs: tuple[str, ...]
+    images: int
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.images} images, {len(self.runs)} runs below their parents"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of a sheet: a name and its pictures; None leaves a gap."""
+
+    name: str
+    images: list[np.ndarray | None]
+
+
+def preview(
+    store: DatasetStore | str | Path | None = None,
+    *,
+    runs: Sequence[str] | None = None,
+    output: str | Path = "preview.png",
+    n: int = 6,
+    seed: int = 0,
+) -> Preview:
+    """Write a PNG: for each class n real training images, and below each what the runs made of it.
+
+    runs: their names; all by default. seed chooses the images. Generated images, which have no
+    parent, stand in rows of their own. Raises InputError if the file cannot be written.
+    """
+    if n < 1:
+        raise OptionError(f"n is {n}; it must be at least 1")
+    snapshot = open_store(store).snapshot()
+    shown = [snapshot.run(name) for name in runs or snapshot.runs]
+    rng = np.random.Generator(np.random.Philox(seed))
+    blocks = [_rows_of_class(snapshot, shown, label, n, rng) for label in _labels(snapshot)]
+    sheet = _draw([r for block in blocks for r in block], n)
+    path = Path(output)
+    try:
+        sheet.save(path, format="PNG")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    count = sum(i is not None for block in blocks for row in block for i in row.images)
+    return Preview(path, tuple(r.name for r in shown), count)
+
+
+def _labels(snapshot: Snapshot) -> list[int]:
+    return np.unique(snapshot.real.labels[snapshot.parts(HOLDOUT) == 0]).tolist()
+
+
+def _rows_of_class(
+    snapshot: Snapshot, runs: Sequence[Run], label: int, n: int, rng: np.random.Generator
+) -> list[_Row]:
+    """Return a row of parents and a row for each run, column by column of one parent."""
+    usable = (snapshot.parts(HOLDOUT) == 0) & (snapshot.real.labels == label)
+    candidates = rng.permutation(np.flatnonzero(usable))
+    family = {r.name: snapshot.parents(r.name) for r in runs if r.family == "traditional"}
+    for parents in family.values():  # parents that every run has a child of come first
+        has_child = np.isin(candidates, parents)
+        candidates = np.concatenate([candidates[has_child], candidates[~has_child]])
+    chosen = np.sort(candidates[:n])
+    real = snapshot.inspect()
+    rows = [_Row(f"{snapshot.classes[label]}: real", [real[i : i + 1][0] for i in chosen.tolist()])]
+    for run in runs:
+        made = snapshot.inspect(run.name)
+        if run.name in family:
+            places = [np.flatnonzero(family[run.name] == parent)[:1] for parent in chosen]
+        else:
+            places = [np.array([i]) for i in np.flatnonzero(made.labels == label)[:n]]
+        images = [made[p[0] : p[0] + 1][0] if len(p) else None for p in places]
+        rows.append(_Row(run.name, images))
+    return rows
+
+
+def _draw(rows: list[_Row], n: int) -> Image.Image:
+    first = next(image for row in rows for image in row.images if image is not None)
+    height, width = first.shape[:2]
+    line = height + _TEXT + 2 * _GAP
+    size = (2 * _MARGIN + n * (width + _GAP) - _GAP, 2 * _MARGIN + len(rows) * line)
+    sheet = Image.new("RGB", size, _PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
+    for number, row in enumerate(rows):
+        top = _MARGIN + number * line
+        starts_class = row.name.endswith(": real")
+        pen.text((_MARGIN, top), _printable(row.name), _INK if starts_class else _FAINT, font)
+        for column, image in enumerate(row.images):
+            if image is not None:
+                left = _MARGIN + column * (width + _GAP)
+                sheet.paste(_picture(image), (left, top + _TEXT + _GAP))
+    return sheet
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    """Return uint8 (H, W, 1 or 3) as a picture."""
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in name)

@@ -1,0 +1,46 @@
+"""Results of tasks: each written once, atomically, under the hash of the task."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from augkit.errors import StoreError
+from augkit.store import durable
+from augkit.store.format import canonical, digest_of, staged_name
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder with one JSON file a task; deleting it costs time and nothing else."""
+
+    folder: Path
+
+    def read(self, task: dict[str, Any]) -> np.ndarray | None:
+        """Return the probabilities float32 (N, classes) of a task; None if not computed yet."""
+        try:
+            found = json.loads(self._path(task).read_bytes())
+            if found["task"] != task:
+                return None
+            return np.array(found["probabilities"], np.float32)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # absent or damaged: computed again
+
+    def write(self, task: dict[str, Any], probabilities: np.ndarray) -> None:
+        """Keep the outcome of a task. Raises StoreError if the disk refuses."""
+        content = canonical({"task": task, "probabilities": probabilities.tolist()})
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            staged = self.folder / staged_name(".tmp")
+            durable.write_new(staged, content)
+            os.replace(staged, self._path(task))
+        except OSError as error:
+            raise StoreError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def _path(self, task: dict[str, Any]) -> Path:
+        return self.folder / f"{digest_of(task)}.json"

@@ -1,0 +1,15 @@
+"""The data set store: immutable shards of rows, a numbered log, one rule of what may be trained on.
+
+format, durable     words and bytes; what makes a file last
+shards              HDF5 files of rows
+folder, packed      the two forms of a store on the disk
+samples, reading    rows as Samples; snapshots and the lineage rule
+store, locate       the object that users hold; which store is meant
+verify, pack        checking; converting between the forms
+"""
+
+from augkit.store.locate import locate
+from augkit.store.reading import RealRows, Run, Snapshot
+from augkit.store.store import DatasetStore
+
+__all__ = ["DatasetStore", "RealRows", "Run", "Snapshot", "locate"]

@@ -1,0 +1,99 @@
+"""What makes a file last: flush to the disk, put if absent, replace under a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+def flush_file(path: Path) -> None:
+    """Force the bytes of a closed file to the disk."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def flush_folder(path: Path) -> None:
+    """Force the names in a folder to the disk; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that must not exist yet and flush it."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def put_if_absent(staged: Path, target: Path) -> bool:
+    """Give a finished file its name, unless the name is taken; the staged name goes.
+
+    Atomic against any number of writers, and durable when it returns. Returns False, and leaves
+    the target as it is, if the name is taken.
+    """
+    try:
+        placed = _link(staged, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        placed = _rename_under_lock(staged, target)
+    if placed:
+        flush_folder(target.parent)
+    staged.unlink(missing_ok=True)
+    return placed
+
+
+def _link(staged: Path, target: Path) -> bool:
+    try:
+        os.link(staged, target)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _rename_under_lock(staged: Path, target: Path) -> bool:
+    """Put if absent where the file system has no hard links."""
+    with locked(target.parent):
+        if target.exists():
+            return False
+        os.rename(staged, target)
+    return True
+
+
+def replace(staged: Path, target: Path) -> None:
+    """Give a finished file its name, atomically over whatever had it, and durably."""
+    os.replace(staged, target)
+    flush_folder(target.parent)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder; the system frees it if the holder dies."""
+    if os.name == "nt":
+        import msvcrt
+
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,209 @@
+"""The working form of a store: a folder of immutable shards and a numbered log.
+
+store.json              format version and image shape; written once
+log/0000000012.json     one committed change each
+shards/<uuid>.h5        rows
+results/ cache/         evaluations; disposable features
+tmp/                    what is not committed yet
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from augkit.errors import DamagedStore, FormatError, StoreError
+from augkit.interfaces import Shape
+from augkit.store import durable
+from augkit.store.format import FORMAT_VERSION, canonical, is_abandoned, newer, staged_name
+
+_OWN_FOLDERS = {"log", "shards", "models", "results", "cache", "tmp"}
+
+
+class Folder:
+    """Reads and writes the files of one store folder; knows nothing of their meaning."""
+
+    form = "folder"
+
+    def __init__(self, path: Path, shape: Shape | None = None):
+        self.path = path
+        self._shape = shape
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Return True if a store lies in this folder."""
+        return (path / "store.json").is_file()
+
+    @staticmethod
+    def is_free(path: Path) -> bool:
+        """Return True if a store may be made here: nothing, or what an interrupted try left."""
+        if not path.exists():
+            return True
+        return path.is_dir() and all(p.name in _OWN_FOLDERS for p in path.iterdir())
+
+    @property
+    def shape(self) -> Shape:
+        """Return height, width and channels, as fixed when the store was made."""
+        if self._shape is None:
+            self._shape = _read_shape(self.path / "store.json")
+        return self._shape
+
+    def count(self) -> int:
+        """Return how many changes are committed."""
+        try:
+            names = os.listdir(self.path / "log")
+        except FileNotFoundError:
+            return 0
+        numbers = [int(n[:10]) for n in names if re.fullmatch(r"\d{10}\.json", n)]
+        if len(numbers) != max(numbers, default=0):
+            missing = min(set(range(1, max(numbers))) - set(numbers))
+            raise DamagedStore(f"{self.path} has lost entry {missing} of its log")
+        return len(numbers)
+
+    def entry(self, number: int) -> bytes:
+        """Return the bytes of one log entry."""
+        try:
+            return self._entry_path(number).read_bytes()
+        except OSError as error:
+            raise DamagedStore(f"{self._entry_path(number)} cannot be read: {error}") from error
+
+    def stage(self, suffix: str = ".h5") -> Path:
+        """Return a new path for a file that is not committed yet."""
+        folder = self.path / "tmp"
+        with _writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._sweep(folder)
+        return folder / staged_name(suffix)
+
+    def put(self, number: int, entry: bytes, shards: dict[str, Path]) -> bool:
+        """Commit: shards first, then the entry under its number. False if the number is taken."""
+        with _writing(self.path):
+            self._make()
+            for name, staged in shards.items():
+                if staged.exists():
+                    os.rename(staged, self._shard_path(name))
+            if shards:
+                durable.flush_folder(self.path / "shards")
+            staged_entry = self.stage(".json")
+            durable.write_new(staged_entry, entry)
+            return durable.put_if_absent(staged_entry, self._entry_path(number))
+
+    def take_back(self, shards: dict[str, Path]) -> None:
+        """Delete shards whose commit was given up."""
+        for name, staged in shards.items():
+            staged.unlink(missing_ok=True)
+            self._shard_path(name).unlink(missing_ok=True)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the folders that an unfinished first commit made, if nothing lies in them."""
+        with contextlib.suppress(OSError):
+            (self.path / "tmp").rmdir()
+            if not Folder.is_one(self.path):
+                self.path.rmdir()
+
+    def open_group(self, name: str) -> h5py.Group:
+        """Open one shard for reading; the caller closes its file."""
+        return h5py.File(self._shard_path(name), "r", locking=False)
+
+    def shard_sha256(self, name: str) -> str:
+        """Return the SHA-256 of the bytes of a shard as they lie on the disk."""
+        import hashlib
+
+        try:
+            with self._shard_path(name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DamagedStore(f"shard {name} cannot be read: {error}") from error
+
+    def shard_names(self) -> set[str]:
+        """Return the names of all shards on the disk, committed or not."""
+        folder = self.path / "shards"
+        return {p.stem for p in folder.glob("*.h5")} if folder.exists() else set()
+
+    def export_shard(self, name: str, target: h5py.Group) -> None:
+        """Copy a shard into a group of another file."""
+        with h5py.File(self._shard_path(name), "r", locking=False) as source:
+            copy_shard(source, target)
+
+    def check_whole(self) -> list[str]:
+        """Return damage that concerns the store as a whole; a folder has none to report."""
+        return []
+
+    def side_folder(self, name: str) -> Path:
+        """Return a folder for what is not part of the data: results or cache."""
+        return self.path / name
+
+    def _make(self) -> None:
+        for name in ("log", "shards", "tmp"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+        if not Folder.is_one(self.path):
+            height, width, channels = self.shape
+            image = {"height": height, "width": width, "channels": channels, "dtype": "uint8"}
+            staged = self.stage(".json")
+            durable.write_new(staged, canonical({"format": FORMAT_VERSION, "image": image}))
+            durable.put_if_absent(staged, self.path / "store.json")
+        if _read_shape(self.path / "store.json") != self.shape:
+            raise StoreError(
+                f"another command has just made {self.path} with another image size: "
+                "run this one again"
+            )
+
+    def _sweep(self, folder: Path) -> None:
+        for path in folder.iterdir():
+            if is_abandoned(path):
+                path.unlink(missing_ok=True)
+
+    def _entry_path(self, number: int) -> Path:
+        return self.path / "log" / f"{number:010d}.json"
+
+    def _shard_path(self, name: str) -> Path:
+        return self.path / "shards" / f"{name}.h5"
+
+
+def copy_shard(source: h5py.Group, target: h5py.Group) -> None:
+    """Copy the columns and attributes of a shard, without following any link out of it."""
+    for name in source:
+        if not isinstance(source.get(name, getlink=True), h5py.HardLink):
+            raise DamagedStore(f"{source.file.filename} holds a link, {name!r}: not copied")
+        source.copy(name, target, expand_soft=False, expand_external=False)
+    for name, value in source.attrs.items():
+        target.attrs[name] = value
+
+
+def read_image_shape(text: bytes | str, where: Path) -> Shape:
+    """Return (height, width, channels) from the description that every store carries."""
+    import json
+
+    try:
+        found = json.loads(text)
+        version, image = found["format"], found["image"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{where} is no augkit store: its description is unreadable") from error
+    if version != FORMAT_VERSION:
+        raise FormatError(newer(str(where), version))
+    try:
+        shape = (int(image["height"]), int(image["width"]), int(image["channels"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{where} does not say what size its images are") from error
+    return shape
+
+
+def _read_shape(path: Path) -> Shape:
+    return read_image_shape(path.read_bytes(), path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Any:
+    """Turn a full or read-only disk into a plain error."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileExistsError):
+            raise
+        raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error

@@ -1,0 +1,84 @@
+"""The words of the format: version, names of files and columns, log entries as bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from augkit.errors import DamagedStore, FormatError
+
+FORMAT_VERSION = 1
+"""Raised whenever an older augkit could misread what a newer one wrote."""
+
+N_FOLDS = 20
+
+Entry = dict[str, Any]
+"""One committed change, as kept in the log."""
+
+
+def canonical(value: Any) -> bytes:
+    """Return JSON with sorted keys and no spaces: equal values give equal bytes."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8")
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return a log entry as bytes that carry their own SHA-256."""
+    return canonical({**entry, "digest": digest_of(entry)}) + b"\n"
+
+
+def decode_entry(content: bytes, where: str) -> Entry:
+    """Return the log entry with its digest. Raises DamagedStore unless every byte is as written."""
+    try:
+        entry = json.loads(content)
+        claimed = entry.pop("digest")
+        intact = claimed == digest_of(entry) and content == encode_entry(entry)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        intact = False
+    if not intact:
+        raise DamagedStore(f"{where} is damaged: its bytes are not those that were committed")
+    if entry.get("format") != FORMAT_VERSION:
+        raise FormatError(newer(where, entry.get("format")))
+    return {**entry, "digest": claimed}
+
+
+def newer(where: str, version: object) -> str:
+    """Return the message for a store of another format version."""
+    return (
+        f"{where} has format version {version}; this augkit reads version {FORMAT_VERSION}: "
+        "use the augkit that wrote it"
+    )
+
+
+def staged_name(suffix: str = ".h5") -> str:
+    """Return a name that is unique and tells which process it belongs to."""
+    host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())
+    return f"{host}.{os.getpid()}.{uuid.uuid4().hex}{suffix}"
+
+
+def is_abandoned(path: Path) -> bool:
+    """Return True if the process that staged this file is gone (or, elsewhere, a day old)."""
+    host, pid, *_ = [*path.name.rsplit("~", 1)[-1].split("."), "", ""]
+    if host != staged_name().split(".")[0] or not pid.isdigit():
+        try:
+            return path.stat().st_mtime < time.time() - 86400
+        except FileNotFoundError:
+            return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False

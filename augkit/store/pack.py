@@ -1,0 +1,111 @@
+"""Converting a store from one form to the other: pack into one file, unpack into a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+
+from augkit.errors import StoreError
+from augkit.interfaces import Progress, silent
+from augkit.store import durable
+from augkit.store.folder import Folder
+from augkit.store.format import Entry, encode_entry, staged_name
+from augkit.store.packed import PackedFile, add_entry, new_file, seal
+from augkit.store.shards import flushed_sha256
+from augkit.store.store import PACKED_SUFFIXES, DatasetStore
+
+
+def pack(store: DatasetStore, path: str | Path, *, progress: Progress = silent) -> DatasetStore:
+    """Write everything committed into one HDF5 file and return it as a store.
+
+    Raises StoreError if `path` exists, or does not end in .h5.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in PACKED_SUFFIXES:
+        raise StoreError(f"a packed store ends in .h5; {path} does not")
+    _require_free(path)
+    entries = store.snapshot().entries
+    if not entries:
+        raise StoreError(f"{store.path} is empty: there is nothing to pack")
+    staged = PackedFile(path, store.shape).stage()
+    try:
+        with contextlib.closing(new_file(staged, store.shape)) as file:
+            for done, entry in enumerate(entries, 1):
+                if "shard" in entry:
+                    name = entry["shard"]["name"]
+                    store._form.export_shard(name, file.create_group(f"shards/{name}"))
+                add_entry(file, entry["number"], _bytes(entry))
+                progress("pack", done, len(entries))
+        seal(staged, len(entries))
+        if not durable.put_if_absent(staged, path):
+            _require_free(path)
+    finally:
+        staged.unlink(missing_ok=True)
+    return DatasetStore.open(path)
+
+
+def unpack(store: DatasetStore, path: str | Path, *, progress: Progress = silent) -> DatasetStore:
+    """Write everything committed into a new folder and return it as a store.
+
+    The shards are new files, so the log of the folder carries their own hashes; what identifies
+    the images and every task stays the same. Raises StoreError if `path` exists.
+    """
+    path = Path(path)
+    if path.suffix.lower() in PACKED_SUFFIXES:
+        raise StoreError(f"a store folder must not end in {path.suffix}; {path} does")
+    _require_free(path)
+    staged = path.parent / f".{path.name}~{staged_name('.store')}"
+    try:
+        _write_folder(store, staged, progress)
+        os.rename(staged, path)
+        durable.flush_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return DatasetStore.open(path)
+
+
+def _write_folder(store: DatasetStore, target: Path, progress: Progress) -> None:
+    folder = Folder(target, store.shape)
+    entries = store.snapshot().entries
+    previous = None
+    for number, entry in enumerate(entries, 1):
+        shards, described = {}, {**entry, "previous": previous}
+        if "shard" in entry:
+            name = entry["shard"]["name"]
+            shards[name] = folder.stage()
+            described["shard"] = entry["shard"] | _export(store, name, shards[name])
+        content = _bytes(described)
+        if not folder.put(number, content, shards):
+            raise StoreError(f"another command is writing to {target}: run this one again")
+        previous = _digest(content)
+        progress("unpack", number, len(entries))
+
+
+def _export(store: DatasetStore, name: str, path: Path) -> dict[str, object]:
+    """Write a shard into a file of its own; return its new size and hash."""
+    with h5py.File(path, "x", locking=False) as file:
+        store._form.export_shard(name, file)
+    return {"bytes": path.stat().st_size, "sha256": flushed_sha256(path)}
+
+
+def _bytes(entry: Entry) -> bytes:
+    return encode_entry({k: v for k, v in entry.items() if k != "digest"})
+
+
+def _digest(content: bytes) -> str:
+    import json
+
+    return str(json.loads(content)["digest"])
+
+
+def _require_free(path: Path) -> None:
+    if path.exists():
+        raise StoreError(f"{path} exists already: choose another name, or remove it")
+    if not path.parent.is_dir():
+        raise StoreError(f"cannot write {path}: there is no folder {path.parent}")

@@ -1,0 +1,226 @@
+"""The form for giving a store away: one HDF5 file that holds everything a folder would.
+
+    user block              512 bytes of text: format, number of commits, SHA-256 of the rest
+    attribute `store`       what store.json says in a folder
+    log/0000000012          one committed change each, JSON as uint8
+    shards/<uuid>/images …  rows, laid out as in a shard file
+
+Every commit writes a new file beside it and puts it in place, so it suits small stores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from augkit.errors import DamagedStore, FormatError, StoreError
+from augkit.interfaces import Shape
+from augkit.store import durable
+from augkit.store.folder import copy_shard, read_image_shape
+from augkit.store.format import FORMAT_VERSION, canonical, is_abandoned, staged_name
+
+_BLOCK = 512
+_MAGIC = "augkit packed store"
+
+
+class PackedFile:
+    """Reads and writes one packed store; knows nothing of the meaning of what it holds."""
+
+    form = "file"
+
+    def __init__(self, path: Path, shape: Shape | None = None):
+        self.path = path
+        self._shape = shape
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Return True if this is a packed store."""
+        try:
+            with path.open("rb") as file:
+                return file.read(len(_MAGIC)) == _MAGIC.encode()
+        except OSError:
+            return False
+
+    @staticmethod
+    def is_free(path: Path) -> bool:
+        """Return True if a store may be made here."""
+        return not path.exists()
+
+    @property
+    def shape(self) -> Shape:
+        """Return height, width and channels, as fixed when the store was made."""
+        if self._shape is None:
+            with self._reading() as file:
+                if "store" not in file.attrs:
+                    raise FormatError(f"{self.path} is no augkit store: nothing describes it")
+                self._shape = read_image_shape(file.attrs["store"], self.path)
+        return self._shape
+
+    def count(self) -> int:
+        """Return how many changes are committed."""
+        return _commits(self.path) if self.path.exists() else 0
+
+    def entry(self, number: int) -> bytes:
+        """Return the bytes of one log entry."""
+        with self._reading() as file:
+            log = file.get("log")
+            name = f"{number:010d}"
+            if log is None or not isinstance(log.get(name, getlink=True), h5py.HardLink):
+                raise DamagedStore(f"{self.path} has lost entry {number} of its log")
+            return bytes(log[name][:])
+
+    def stage(self, suffix: str = ".h5") -> Path:
+        """Return a new path for a file that is not committed yet."""
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise StoreError(f"cannot write {self.path}: there is no folder {folder}")
+        for path in folder.glob(f".{glob.escape(self.path.name)}~*"):
+            if is_abandoned(path):
+                path.unlink(missing_ok=True)
+        return folder / f".{self.path.name}~{staged_name(suffix)}"
+
+    def put(self, number: int, entry: bytes, shards: dict[str, Path]) -> bool:
+        """Commit by replacing the file with a longer one. False if somebody else was faster."""
+        with _writing(self.path):
+            staged = self.stage()
+            try:
+                return self._put(staged, number, entry, shards)
+            finally:
+                staged.unlink(missing_ok=True)
+
+    def _put(self, staged: Path, number: int, entry: bytes, shards: dict[str, Path]) -> bool:
+        if self.path.exists():
+            shutil.copyfile(self.path, staged)
+            if _commits(staged) != number - 1:
+                return False
+            if PackedFile(staged).shape != self.shape:
+                raise StoreError(
+                    f"another command has just made {self.path} with another image size: "
+                    "run this one again"
+                )
+        with contextlib.closing(self._writable(staged)) as file:
+            for name, path in shards.items():
+                with h5py.File(path, "r", locking=False) as source:
+                    copy_shard(source, file.create_group(f"shards/{name}"))
+            add_entry(file, number, entry)
+        seal(staged, number)
+        with durable.locked(self.path.parent):
+            if self.count() != number - 1:
+                return False
+            durable.replace(staged, self.path)
+        for path in shards.values():
+            path.unlink(missing_ok=True)
+        return True
+
+    def _writable(self, staged: Path) -> h5py.File:
+        if staged.exists():
+            return h5py.File(staged, "r+", locking=False)
+        return new_file(staged, self.shape)
+
+    def take_back(self, shards: dict[str, Path]) -> None:
+        """Delete shards whose commit was given up."""
+        for staged in shards.values():
+            staged.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Do nothing: a packed store leaves nothing behind but its file."""
+
+    def open_group(self, name: str) -> h5py.Group:
+        """Open one shard for reading; the caller closes its file."""
+        file = h5py.File(self.path, "r", locking=False)
+        try:
+            if not isinstance(file.get(f"shards/{name}", getlink=True), h5py.HardLink):
+                raise DamagedStore(f"{self.path} has lost shard {name}")
+            return file[f"shards/{name}"]
+        except BaseException:
+            file.close()
+            raise
+
+    def shard_sha256(self, name: str) -> None:
+        """Return None: in a packed store the whole file is hashed, not each shard."""
+        return
+
+    def shard_names(self) -> set[str]:
+        """Return the names of all shards in the file."""
+        with self._reading() as file:
+            return set(file.get("shards", {}))
+
+    def export_shard(self, name: str, target: h5py.Group) -> None:
+        """Copy a shard into a group of another file."""
+        with contextlib.closing(self.open_group(name).file) as file:
+            copy_shard(file[f"shards/{name}"], target)
+
+    def check_whole(self) -> list[str]:
+        """Return a line if the bytes of the file are not those that were committed."""
+        with self.path.open("rb") as file:
+            block = file.read(_BLOCK).decode("utf-8", "replace")
+            if f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}\n" in block:
+                return []
+        return [f"{self.path}: the bytes are not those that were committed"]
+
+    def side_folder(self, name: str) -> Path:
+        """Return a folder for what is not part of the data: results or cache."""
+        return self.path.parent / f".{self.path.name}.{name}"
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[h5py.File]:
+        try:
+            file = h5py.File(self.path, "r", locking=False)
+        except OSError as error:
+            raise DamagedStore(f"{self.path} cannot be read: {error}") from error
+        with file:
+            yield file
+
+
+def new_file(path: Path, shape: Shape) -> h5py.File:
+    """Create an empty packed store, open for writing and not sealed yet."""
+    height, width, channels = shape
+    image = {"height": height, "width": width, "channels": channels, "dtype": "uint8"}
+    file = h5py.File(path, "x", userblock_size=_BLOCK, locking=False)
+    file.attrs["store"] = canonical({"format": FORMAT_VERSION, "image": image}).decode()
+    return file
+
+
+def add_entry(file: h5py.File, number: int, entry: bytes) -> None:
+    """Add one log entry to a packed store that is open for writing."""
+    file.create_dataset(
+        f"log/{number:010d}", data=np.frombuffer(entry, np.uint8), track_times=False
+    )
+
+
+def seal(path: Path, commits: int) -> None:
+    """Write the user block of a closed file and flush it to the disk."""
+    with path.open("r+b") as file:
+        file.seek(_BLOCK)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        text = f"{_MAGIC}\nformat {FORMAT_VERSION}\ncommits {commits}\nsha256 {sha256}\n"
+        file.seek(0)
+        file.write(text.encode().ljust(_BLOCK, b"\n"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _commits(path: Path) -> int:
+    """Return the number of commits that the user block states."""
+    with path.open("rb") as file:
+        lines = file.read(_BLOCK).decode("utf-8", "replace").split("\n")
+    try:
+        return int(lines[2].removeprefix("commits "))
+    except (IndexError, ValueError) as error:
+        raise DamagedStore(f"{path} does not say how many commits it holds") from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error

@@ -1,0 +1,328 @@
+"""Reading a store: a frozen prefix of the log, and the one rule of what may be trained on.
+
+**The rule.** A row may be trained on if and only if every real image that it derives from lies in
+the training part. Validation and test parts hold real images only. `Snapshot.training` applies it
+against the grouping of the snapshot; there is no other way to get rows for training.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from augkit.errors import DamagedStore, LineageError, StoreError
+from augkit.interfaces import Shape
+from augkit.partitions import PARTS, Partition
+from augkit.store.format import N_FOLDS, Entry, digest_of
+from augkit.store.samples import Purpose, Rows, ShardName, StoredSamples
+from augkit.store.shards import ShardPool
+
+
+@dataclass(frozen=True)
+class RealRows:
+    """All real images of a snapshot, in the order they came; arrays of length N."""
+
+    rows: Rows
+    keys: np.ndarray
+    """str: data set, a slash, relative path."""
+    groups: np.ndarray
+    """int64: images of one group are relatives, and stay together."""
+    folds: np.ndarray
+    """int64, 0..19: the fold of the image's group."""
+    conflict: np.ndarray
+    """bool: left out, because its group carries several classes."""
+    masked: np.ndarray
+    """bool: has a mask."""
+    colour: np.ndarray
+    """bool: was not grey when it came."""
+    patients: np.ndarray
+    """str: the group that the user named, empty if none."""
+    sha256: np.ndarray
+    """str: hexadecimal, of the file as it came."""
+
+    @property
+    def datasets(self) -> np.ndarray:
+        """Return str (N,): the data set of each image."""
+        return np.array([key.split("/", 1)[0] for key in self.keys.tolist()], str)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return int64 (N,)."""
+        return self.rows.labels
+
+
+@dataclass(frozen=True)
+class Run:
+    """One committed run of an augmenter: its recipe and where its rows lie."""
+
+    name: str
+    plugin: str
+    family: str
+    recipe: dict[str, Any]
+    partition: str
+    shard: ShardName
+    labels: tuple[int, ...]
+    """Rows by class."""
+    model: str | None
+    fitted_on: tuple[int, ...] | None
+    """Real rows that a generator was fitted on; None for traditional runs."""
+    trained_from: str
+    """Digest of the training part that the run was made from."""
+
+    @property
+    def rows(self) -> int:
+        """Return the number of images."""
+        return self.shard.rows
+
+
+class Snapshot:
+    """A store as it was after one commit; later commits do not change it."""
+
+    def __init__(self, path: str, shape: Shape, pool: ShardPool, entries: Sequence[Entry]):
+        self.path = path
+        self.shape = shape
+        self.number = len(entries)
+        self._pool = pool
+        self._entries = tuple(entries)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the committed changes, oldest first."""
+        return self._entries
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names; a label is an index into them."""
+        ingests = [e for e in self._entries if e["kind"] == "ingest"]
+        return tuple(ingests[-1]["classes"]) if ingests else ()
+
+    @cached_property
+    def real(self) -> RealRows:
+        """Return the real images with their groups and folds."""
+        ingests = [e for e in self._entries if e["kind"] == "ingest"]
+        columns: dict[str, list[np.ndarray]] = {n: [] for n in _REAL_COLUMNS}
+        pieces = []
+        for entry in ingests:
+            named = _shard_name(entry)
+            with self._pool.shard(named.name, named.rows) as shard:
+                for name in _REAL_COLUMNS:
+                    columns[name].append(_column(shard, name, named.rows))
+                pieces.append(_all_rows(named, self._labels(entry, shard.column("labels"))))
+        rows = Rows.join(pieces)
+        groups, folds, conflict = self._grouping(rows.labels)
+        joined = {n: _joined(c) for n, c in columns.items()}
+        return RealRows(
+            rows=rows,
+            keys=joined["key"].astype(str),
+            groups=groups,
+            folds=folds,
+            conflict=conflict,
+            masked=joined["masked"].astype(bool),
+            colour=joined["colour"].astype(bool),
+            patients=joined["patient"].astype(str),
+            sha256=joined["source_sha256"].astype(str),
+        )
+
+    def _labels(self, entry: Entry, labels: np.ndarray) -> np.ndarray:
+        """Return labels as indices into the classes of the store; a shard counts its own."""
+        index = np.array([self.classes.index(c) for c in entry["shard_classes"]], np.int64)
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(index):
+            raise DamagedStore(f"{self.path}: commit {entry['number']} has labels without a class")
+        return index[labels]
+
+    @cached_property
+    def grouping(self) -> dict[str, Any]:
+        """Return the newest table of groups and folds, as the log has it."""
+        tables = [e["grouping"] for e in self._entries if "grouping" in e]
+        return tables[-1] if tables else {"version": 0, "groups": [], "folds": []}
+
+    def _grouping(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return group, fold and conflict of every real row."""
+        table = self.grouping
+        groups = np.array(table["groups"], np.int64)
+        fold_of = np.array([-1 if f is None else f for f in table["folds"]], np.int64)
+        fits = len(groups) == len(labels) and (groups < len(fold_of)).all() and (groups >= 0).all()
+        folds = fold_of[groups] if fits and len(groups) else np.zeros(len(groups), np.int64)
+        if not fits or ((folds < 0) | (folds >= N_FOLDS)).any():
+            raise DamagedStore(f"{self.path}: the table of groups does not fit the images")
+        conflict = np.zeros(len(groups), bool)
+        if len(groups) and table["conflicts"] == "drop":
+            low = np.full(len(fold_of), labels.max())
+            high = np.zeros(len(fold_of), np.int64)
+            np.minimum.at(low, groups, labels)
+            np.maximum.at(high, groups, labels)
+            conflict = (low != high)[groups]
+        return groups, folds, conflict
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """Return the runs that are not retracted, by name, oldest first."""
+        found: dict[str, Run] = {}
+        for entry in self._entries:
+            if entry["kind"] == "run":
+                found[entry["run"]] = _run(entry)
+            elif entry["kind"] == "retraction":
+                found.pop(entry["run"], None)
+        return found
+
+    def run(self, name: str) -> Run:
+        """Return one run. Raises StoreError if there is none of that name."""
+        if name not in self.runs:
+            known = ", ".join(self.runs) or "none yet"
+            raise StoreError(f"{self.path} has no run {name!r}; its runs: {known}")
+        return self.runs[name]
+
+    def parts(self, partition: Partition) -> np.ndarray:
+        """Return int8 (N,) for the real rows: 0 train, 1 validation, 2 test, -1 left out."""
+        real = self.real
+        parts = partition.part_of_fold()[real.folds]
+        parts[real.conflict] = -1
+        return parts
+
+    def parents(self, run: str) -> np.ndarray:
+        """Return int64 (N,): the real row that each row of a traditional run derives from."""
+        found = self.run(run)
+        with self._pool.shard(found.shard.name, found.rows) as shard:
+            parents = shard.column("parent")
+        if found.rows and not (parents.min() >= 0 and parents.max() < len(self.real.keys)):
+            raise DamagedStore(f"run {run!r} has rows whose parent does not exist")
+        return parents
+
+    def params(self, run: str) -> np.ndarray:
+        """Return the structured array (N,) that was drawn for the rows of a run."""
+        found = self.run(run)
+        with self._pool.shard(found.shard.name, found.rows) as shard:
+            return shard.column("params") if shard.has("params") else np.empty(found.rows, [])
+
+    def trainable(self, run: str, partition: Partition) -> np.ndarray:
+        """Return bool (N,) for the rows of a run: may be trained on under this partition.
+
+        This is the lineage rule; everything that trains goes through it.
+        """
+        in_train = self.parts(partition) == 0
+        found = self.run(run)
+        if found.fitted_on is not None:
+            if max(found.fitted_on, default=-1) >= len(in_train):
+                raise DamagedStore(f"run {run!r} was fitted on images that do not exist")
+            whole = bool(in_train[list(found.fitted_on)].all())
+            return np.full(found.rows, whole)
+        return in_train[self.parents(run)]
+
+    def training(
+        self, partition: Partition, runs: Sequence[str] = (), *, real: bool = True
+    ) -> StoredSamples:
+        """Return the rows that may be trained on: real images, then those of the runs in order.
+
+        Rows of a run whose lineage is not wholly in the training part are left out.
+        """
+        pieces = [self.real.rows.take(self.parts(partition) == 0)] if real else []
+        for name in runs:
+            rows = self._run_rows(self.run(name))
+            pieces.append(rows.take(self.trainable(name, partition)))
+        return self._samples(Rows.join(pieces), "training")
+
+    def validation(self, partition: Partition) -> StoredSamples:
+        """Return the real images of the validation part."""
+        return self._samples(self.real.rows.take(self.parts(partition) == 1), "validation")
+
+    def test(self, partition: Partition) -> StoredSamples:
+        """Return the real images of the test part; their labels are withheld."""
+        return self._samples(self.real.rows.take(self.parts(partition) == 2), "test")
+
+    def inspect(self, run: str | None = None) -> StoredSamples:
+        """Return all real images, or all rows of a run, to look at: nothing trains on these."""
+        rows = self.real.rows if run is None else self._run_rows(self.run(run))
+        return self._samples(rows, "inspection")
+
+    def training_digest(self, partition: Partition) -> str:
+        """Return what identifies a training part: its images and their groups."""
+        chosen = self.parts(partition) == 0
+        real = self.real
+        return digest_of(
+            [real.keys[chosen].tolist(), real.sha256[chosen].tolist(), real.groups[chosen].tolist()]
+        )
+
+    def stale_runs(self, partition: Partition) -> list[str]:
+        """Return the runs that a later ingest or review left with rows of no use."""
+        return [
+            name
+            for name, run in self.runs.items()
+            if run.partition == partition.name and not self.trainable(name, partition).all()
+        ]
+
+    def count_by_class(self, chosen: np.ndarray) -> dict[str, int]:
+        """Return how many of the chosen real rows each class has."""
+        counts = np.bincount(self.real.labels[chosen], minlength=len(self.classes))
+        return {name: int(n) for name, n in zip(self.classes, counts, strict=True)}
+
+    def count_by_part(self, partition: Partition) -> dict[str, int]:
+        """Return how many images each part has."""
+        counts = Counter(self.parts(partition).tolist())
+        return {name: counts[i] for i, name in enumerate(PARTS)}
+
+    def _run_rows(self, run: Run) -> Rows:
+        with self._pool.shard(run.shard.name, run.rows) as shard:
+            labels = shard.column("labels")
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.classes)):
+            raise DamagedStore(f"run {run.name!r} has labels that are no class")
+        return _all_rows(run.shard, labels)
+
+    def _samples(self, rows: Rows, purpose: Purpose) -> StoredSamples:
+        return StoredSamples(self._pool, self.shape, rows, purpose)
+
+
+def require_training(samples: object) -> None:
+    """Raise LineageError unless these are samples that may be trained on."""
+    if getattr(samples, "purpose", None) != "training":
+        raise LineageError(
+            "only what Snapshot.training returns may be trained on; these samples are for "
+            f"{getattr(samples, 'purpose', 'another purpose')}"
+        )
+
+
+_REAL_COLUMNS = ("key", "source_sha256", "masked", "colour", "patient")
+
+
+def _column(shard: Any, name: str, rows: int) -> np.ndarray:
+    if name == "masked" and not shard.has("masked"):
+        return np.zeros(rows, bool)
+    values = shard.column(name)
+    if name == "source_sha256":
+        return np.array([bytes(v).hex() for v in values], str)
+    return values
+
+
+def _joined(columns: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(columns) if columns else np.zeros(0)
+
+
+def _shard_name(entry: Entry) -> ShardName:
+    shard = entry["shard"]
+    return ShardName(shard["name"], shard["rows"], shard["content"], entry["number"])
+
+
+def _all_rows(named: ShardName, labels: np.ndarray) -> Rows:
+    n = named.rows
+    return Rows((named,), np.zeros(n, np.int64), np.arange(n), labels.astype(np.int64))
+
+
+def _run(entry: Entry) -> Run:
+    lineage = entry["lineage"]
+    fitted = lineage.get("fitted_on")
+    return Run(
+        name=entry["run"],
+        plugin=entry["recipe"]["plugin"],
+        family=entry["family"],
+        recipe=entry["recipe"],
+        partition=entry["recipe"]["partition"],
+        shard=_shard_name(entry),
+        labels=tuple(entry["by_class"]),
+        model=lineage.get("model"),
+        fitted_on=None if fitted is None else tuple(fitted),
+        trained_from=entry["trained_from"],
+    )

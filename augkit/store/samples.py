@@ -1,0 +1,164 @@
+"""Rows of a store as Samples: read block by block, each for one purpose only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from augkit.errors import LineageError
+from augkit.interfaces import Samples, Shape
+from augkit.store.shards import ShardPool
+
+Purpose = Literal["training", "validation", "test", "inspection"]
+
+
+@dataclass(frozen=True)
+class ShardName:
+    """How a snapshot names a shard: its file, its size, and the digest of what it holds."""
+
+    name: str
+    rows: int
+    content: str
+    number: int
+    """The commit that brought it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of several shards, in order."""
+
+    shards: tuple[ShardName, ...]
+    shard: np.ndarray
+    """int64 (N,), index into `shards`."""
+    row: np.ndarray
+    """int64 (N,), row within the shard."""
+    labels: np.ndarray
+    """int64 (N,)."""
+
+    def take(self, chosen: np.ndarray) -> Rows:
+        """Return the chosen rows: indices or a boolean mask."""
+        return Rows(self.shards, self.shard[chosen], self.row[chosen], self.labels[chosen])
+
+    @staticmethod
+    def join(pieces: Sequence[Rows]) -> Rows:
+        """Return all pieces, one after another."""
+        shards: tuple[ShardName, ...] = ()
+        indices = []
+        for piece in pieces:
+            indices.append(piece.shard + len(shards))
+            shards += piece.shards
+        if not pieces:
+            none = np.zeros(0, np.int64)
+            return Rows((), none, none, none)
+        return Rows(
+            shards,
+            np.concatenate(indices),
+            np.concatenate([p.row for p in pieces]),
+            np.concatenate([p.labels for p in pieces]),
+        )
+
+
+class StoredSamples(Samples):
+    """Rows of a store for one purpose; the labels of test samples are not given away."""
+
+    def __init__(self, pool: ShardPool, shape: Shape, rows: Rows, purpose: Purpose):
+        self.shape = shape
+        self.purpose = purpose
+        self._pool = pool
+        self._rows = rows
+        self.digest = self._digest()
+
+    def _digest(self) -> str:
+        total = hashlib.sha256()
+        for shard in self._rows.shards:
+            total.update(shard.content.encode())
+        total.update(self._rows.shard.tobytes() + self._rows.row.tobytes())
+        return total.hexdigest()
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Return int64 (N,): the number of the commit times 2**32, plus the row in its shard."""
+        numbers = np.array([s.number for s in self._rows.shards], np.int64)
+        if not len(numbers):
+            return np.zeros(0, np.int64)
+        return (numbers[self._rows.shard] << 32) + self._rows.row
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return int64 (N,). Raises LineageError on test samples."""
+        if self.purpose == "test":
+            raise LineageError("the labels of test images are not given to plugins")
+        return self._rows.labels
+
+    def __len__(self) -> int:
+        return len(self._rows.row)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return the images of a slice: uint8 (n, H, W, C)."""
+        chosen = self._rows.take(np.arange(len(self))[rows])
+        out = np.empty((len(chosen.row), *self.shape), np.uint8)
+        for index in np.unique(chosen.shard):
+            named, here = chosen.shards[index], chosen.shard == index
+            with self._pool.shard(named.name, named.rows) as shard:
+                out[here] = shard.images(chosen.row[here])
+        return out
+
+    def masks(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Return uint8 (n, H, W) of 0 and 255, and bool (n,): which images have a mask."""
+        chosen = self._rows.take(np.arange(len(self))[rows])
+        out = np.zeros((len(chosen.row), *self.shape[:2]), np.uint8)
+        masked = np.zeros(len(chosen.row), bool)
+        for index in np.unique(chosen.shard):
+            named, here = chosen.shards[index], chosen.shard == index
+            with self._pool.shard(named.name, named.rows) as shard:
+                out[here], masked[here] = shard.masks(chosen.row[here])
+        return out, masked
+
+    def take(self, chosen: np.ndarray) -> StoredSamples:
+        """Return some of these rows, for the same purpose."""
+        return StoredSamples(self._pool, self.shape, self._rows.take(chosen), self.purpose)
+
+    def truth(self) -> np.ndarray:
+        """Return the labels, int64 (N,), also of test samples: for scoring, never for a plugin."""
+        return self._rows.labels
+
+
+class JoinedSamples(Samples):
+    """Several Samples one after another."""
+
+    def __init__(self, pieces: Sequence[Samples]):
+        self.pieces = tuple(pieces)
+        self.shape = pieces[0].shape
+        self.digest = hashlib.sha256("".join(p.digest for p in pieces).encode()).hexdigest()
+        self._ends = np.cumsum([len(p) for p in pieces]).tolist()
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Return int64 (N,)."""
+        return np.concatenate([p.ids for p in self.pieces])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return int64 (N,)."""
+        return np.concatenate([p.labels for p in self.pieces])
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return the images of a slice: uint8 (n, H, W, C)."""
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            chosen = [self[i : i + 1] for i in range(start, stop, step)]
+            return np.concatenate(chosen) if chosen else self.pieces[0][0:0]
+        begin, found = 0, []
+        for piece, end in zip(self.pieces, self._ends, strict=True):
+            a, b = max(start, begin), min(stop, end)
+            if a < b:
+                found.append(piece[a - begin : b - begin])
+            begin = end
+        return np.concatenate(found) if found else self.pieces[0][0:0]

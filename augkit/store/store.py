@@ -1,0 +1,143 @@
+"""DatasetStore: the one object through which a store is made, read and committed to."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from augkit.errors import FormatError, InputError, StoreError, StoreNotFound
+from augkit.interfaces import Shape
+from augkit.store.folder import Folder
+from augkit.store.format import FORMAT_VERSION, Entry, decode_entry, encode_entry
+from augkit.store.packed import PackedFile
+from augkit.store.reading import Snapshot
+from augkit.store.shards import ShardPool, ShardWriter
+
+PACKED_SUFFIXES = {".h5", ".hdf5"}
+
+
+class DatasetStore:
+    """A data set store, in either form. Any number of processes may read and write it at once.
+
+    Open one with `DatasetStore.open`, make one with `DatasetStore.create`, and read it through
+    `snapshot()`.
+    """
+
+    def __init__(self, form: Folder | PackedFile):
+        self._form = form
+        self._entries: list[Entry] = []
+        self._pool = ShardPool(form.open_group, form.shape)
+
+    @classmethod
+    def open(cls, path: str | Path) -> DatasetStore:
+        """Return the store at `path`. Raises StoreNotFound or FormatError."""
+        path = Path(path)
+        if Folder.is_one(path):
+            return cls(Folder(path))
+        if PackedFile.is_one(path):
+            return cls(PackedFile(path))
+        if not path.exists():
+            raise StoreNotFound(
+                f"there is no store at {path}: make one with augkit ingest FOLDER --store {path}"
+            )
+        raise FormatError(f"{path} is no augkit store")
+
+    @classmethod
+    def create(
+        cls, path: str | Path, *, height: int, width: int, channels: int = 1
+    ) -> DatasetStore:
+        """Return a new store for images of one size; the first commit writes it.
+
+        A path that ends in .h5 gives a packed store, any other a folder. Raises StoreError if
+        something lies there already.
+        """
+        path = Path(path)
+        form = PackedFile if path.suffix.lower() in PACKED_SUFFIXES else Folder
+        if not form.is_free(path):
+            raise StoreError(f"{path} exists already: open it, or choose another name")
+        if channels not in (1, 3) or height < 1 or width < 1:
+            raise InputError(f"images of {width}x{height}x{channels} cannot be stored")
+        return cls(form(path, (height, width, channels)))
+
+    @property
+    def path(self) -> Path:
+        """Return where the store lies."""
+        return self._form.path
+
+    @property
+    def form(self) -> str:
+        """Return "folder" or "file"."""
+        return self._form.form
+
+    @property
+    def shape(self) -> Shape:
+        """Return height, width and channels of its images."""
+        return self._form.shape
+
+    def snapshot(self) -> Snapshot:
+        """Return the store as it is now: everything committed, nothing else."""
+        count = self._form.count()
+        if count < len(self._entries):
+            raise StoreError(f"{self.path} was replaced by another store: open it again")
+        for number in range(len(self._entries) + 1, count + 1):
+            where = f"{self.path}: entry {number} of the log"
+            self._entries.append(decode_entry(self._form.entry(number), where))
+        return Snapshot(str(self.path), self.shape, self._pool, self._entries[:count])
+
+    def write_shard(self, attributes: dict[str, Any], *, masks: bool) -> ShardWriter:
+        """Return a writer for a new shard; nothing is visible before `commit`."""
+        about = {"format": f"augkit shard, version {FORMAT_VERSION}", **attributes}
+        return ShardWriter(self._form.stage(), self.shape, about, masks=masks)
+
+    def commit(self, describe: Callable[[Snapshot], Entry], shard: Path | None = None) -> Snapshot:
+        """Commit a change, with or without a finished shard, and return the store after it.
+
+        `describe` is given the newest snapshot, checks that the change still makes sense there
+        (or raises), and returns the entry; it is asked again whenever another writer was faster.
+        """
+        name = uuid.uuid4().hex
+        shards = {name: shard} if shard else {}
+        while True:
+            snapshot = self.snapshot()
+            try:
+                entry = describe(snapshot)
+            except BaseException:
+                self._form.take_back(shards)
+                raise
+            if shard:
+                entry["shard"] = {"name": name, **entry["shard"]}
+            if self._form.put(snapshot.number + 1, self._signed(entry, snapshot), shards):
+                return self.snapshot()
+
+    def _signed(self, entry: Entry, snapshot: Snapshot) -> bytes:
+        from augkit import __version__
+
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return encode_entry(
+            {
+                "format": FORMAT_VERSION,
+                "number": snapshot.number + 1,
+                "previous": snapshot.entries[-1]["digest"] if snapshot.entries else None,
+                "time": now,
+                "augkit": __version__,
+                **entry,
+            }
+        )
+
+    def side_folder(self, name: str) -> Path:
+        """Return the folder for what is not data: `results` or `cache`; it may not exist yet."""
+        return self._form.side_folder(name)
+
+    def tidy(self) -> None:
+        """Remove what an unfinished first command left."""
+        self._form.tidy()
+
+    def close(self) -> None:
+        """Close all open files."""
+        self._pool.close()
+
+    def __repr__(self) -> str:
+        return f"DatasetStore({str(self.path)!r})"

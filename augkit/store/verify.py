@@ -1,0 +1,135 @@
+"""Checking a store: every byte against its hash, every row against the rules."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from augkit.errors import DamagedStore
+from augkit.interfaces import Progress, silent
+from augkit.store.format import Entry
+from augkit.store.reading import Snapshot
+from augkit.store.store import DatasetStore
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, where, and in which rows (none: in all, or not in rows)."""
+
+    where: str
+    what: str
+    rows: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        rows = f" (rows {_listed(self.rows)})" if self.rows else ""
+        return f"{self.where}: {self.what}{rows}"
+
+
+@dataclass
+class Verification:
+    """What `verify` found."""
+
+    store: str
+    commits: int = 0
+    shards: int = 0
+    rows: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    uncommitted: list[str] = field(default_factory=list)
+    """Shards on the disk that no commit names: harmless, left by something killed."""
+
+    @property
+    def sound(self) -> bool:
+        """Return True if nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> str:
+        """Return the findings as JSON."""
+        return json.dumps({**asdict(self), "sound": self.sound})
+
+    def __str__(self) -> str:
+        head = f"{self.store}: {self.commits} commits, {self.shards} shards, {self.rows} rows: "
+        lines = [head + ("sound" if self.sound else f"{len(self.problems)} problems")]
+        lines += [f"  {problem}" for problem in self.problems]
+        if self.uncommitted:
+            lines.append(f"  {len(self.uncommitted)} shards of killed commands (harmless)")
+        return "\n".join(lines)
+
+
+def verify(store: DatasetStore, *, progress: Progress = silent) -> Verification:
+    """Return what is wrong with a store: hashes, log, groups and folds, lineage and labels."""
+    found = Verification(str(store.path))
+    found.problems += [Problem("file", what) for what in store._form.check_whole()]
+    try:
+        snapshot = store.snapshot()
+    except DamagedStore as error:
+        found.problems.append(Problem("log", str(error)))
+        return found
+    found.commits = snapshot.number
+    found.problems += _check_chain(snapshot)
+    with_shard = [e for e in snapshot.entries if "shard" in e]
+    found.uncommitted = sorted(store._form.shard_names() - {e["shard"]["name"] for e in with_shard})
+    for done, entry in enumerate(with_shard, 1):
+        found.shards += 1
+        found.rows += entry["shard"]["rows"]
+        found.problems += _check_shard(store, entry)
+        progress("verify", done, len(with_shard))
+    if found.sound:
+        found.problems += _check_rules(snapshot)
+    return found
+
+
+def _check_chain(snapshot: Snapshot) -> list[Problem]:
+    previous, found = None, []
+    for number, entry in enumerate(snapshot.entries, 1):
+        if entry["previous"] != previous or entry["number"] != number:
+            found.append(Problem(f"log entry {number}", "does not follow the entry before it"))
+        previous = entry["digest"]
+    return found
+
+
+def _check_shard(store: DatasetStore, entry: Entry) -> list[Problem]:
+    """Compare the hashes of one shard; if they differ, say which rows are hit."""
+    shard = entry["shard"]
+    where = f"shard {shard['name']} ({_subject(entry)})"
+    try:
+        intact = store._form.shard_sha256(shard["name"]) in (None, shard["sha256"])
+        with store._pool.shard(shard["name"], shard["rows"]) as opened:
+            rows = tuple(opened.damaged_rows())
+            same_content = opened.content() == shard["content"]
+    except DamagedStore as error:
+        return [Problem(where, str(error))]
+    if rows:
+        return [Problem(where, "images are not those that were committed", rows)]
+    if not same_content:
+        return [Problem(where, "columns are not those that were committed")]
+    if not intact:
+        return [Problem(where, "bytes outside the images and columns were changed")]
+    return []
+
+
+def _check_rules(snapshot: Snapshot) -> list[Problem]:
+    """Check what hashes cannot: keys, labels, groups, lineage."""
+    found = []
+    real = snapshot.real
+    if len(set(real.keys.tolist())) != len(real.keys):
+        found.append(Problem("real images", "a key occurs twice"))
+    if len(real.keys) and not 0 <= real.labels.min() <= real.labels.max() < len(snapshot.classes):
+        found.append(Problem("real images", "a label is no class"))
+    for name, run in snapshot.runs.items():
+        if run.fitted_on is None:
+            wrong = real.labels[snapshot.parents(name)] != snapshot.inspect(name).labels
+            if wrong.any():
+                rows = tuple(np.flatnonzero(wrong).tolist())
+                found.append(Problem(f"run {name}", "the label is not that of the parent", rows))
+    return found
+
+
+def _subject(entry: Entry) -> str:
+    return f"run {entry['run']}" if entry["kind"] == "run" else "real images"
+
+
+def _listed(rows: tuple[int, ...], most: int = 8) -> str:
+    more = f" and {len(rows) - most} more" if len(rows) > most else ""
+    return ", ".join(map(str, rows[:most])) + more

@@ -1,0 +1,192 @@
+"""What a store holds, in numbers: the verb `info`, and what `ingest` reports."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from augkit.errors import InputError
+from augkit.partitions import HOLDOUT, PARTS, k_fold
+from augkit.store import DatasetStore, Snapshot
+from augkit.store.locate import open_store
+from augkit.tables import table
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What a store holds. `values` has the keys of --json; see the reference in the docs."""
+
+    values: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps(self.values)
+
+    def __str__(self) -> str:
+        return "\n\n".join(text for text in (self._head(), self._real(), self._runs()) if text)
+
+    def _head(self) -> str:
+        image = self.values["image"]
+        colour = "grey" if image["channels"] == 1 else "colour"
+        size = f"{image['width']}x{image['height']} {colour}"
+        return f"{self.values['store']}: images of {size}, {self.values['commits']} commits"
+
+    def _real(self) -> str:
+        real = self.values["real"]
+        rows = [
+            [name, real["by_class"][name], *(real["by_part_and_class"][p][name] for p in PARTS)]
+            for name in self.values["classes"]
+        ]
+        rows.append(["all", real["rows"], *(real["by_part"][p] for p in PARTS)])
+        lines = [table(["real images", "all", *PARTS], rows), ""]
+        lines.append(
+            f"{real['groups']} groups of relatives; {real['masks']} images with a mask; "
+            f"{real['colour']} came in colour"
+        )
+        if real["conflicts"]:
+            lines.append(
+                f"{len(real['conflicts'])} images left out: their relatives are of another class "
+                "(--conflicts keep at ingest takes them in)"
+            )
+        lines.append(_detectable(real["smallest_detectable"]))
+        return "\n".join(lines)
+
+    def _runs(self) -> str:
+        runs = self.values["runs"]
+        if not runs:
+            return "no augmentation yet: augkit augment --plugin flip"
+        rows = [
+            [r["name"], r["plugin"], r["rows"], r["seed"], _shown(r["options"]), _note(r)]
+            for r in runs
+        ]
+        return table(["run", "plugin", "images", "seed", "options", "note"], rows)
+
+
+def info(
+    store: DatasetStore | str | Path | None = None, *, rows: str | Path | None = None
+) -> StoreInfo:
+    """Return what a store holds; with `rows`, also write a CSV file with a line a real image."""
+    snapshot = open_store(store).snapshot()
+    if rows is not None:
+        _write_rows(snapshot, Path(rows))
+    return summarise(snapshot)
+
+
+def summarise(snapshot: Snapshot) -> StoreInfo:
+    """Return what a snapshot holds."""
+    height, width, channels = snapshot.shape
+    return StoreInfo(
+        {
+            "store": snapshot.path,
+            "commits": snapshot.number,
+            "image": {"height": height, "width": width, "channels": channels},
+            "classes": list(snapshot.classes),
+            "real": _real(snapshot),
+            "runs": _runs(snapshot),
+        }
+    )
+
+
+def _real(snapshot: Snapshot) -> dict[str, Any]:
+    real, parts = snapshot.real, snapshot.parts(HOLDOUT)
+    return {
+        "rows": len(real.keys),
+        "by_class": snapshot.count_by_class(parts >= -1),
+        "by_part": snapshot.count_by_part(HOLDOUT),
+        "by_part_and_class": {p: snapshot.count_by_class(parts == i) for i, p in enumerate(PARTS)},
+        "by_dataset": dict(Counter(real.datasets.tolist())),
+        "groups": len(set(real.groups.tolist())),
+        "masks": int(real.masked.sum()),
+        "mask_files": sum(e["mask_files"] for e in snapshot.entries if e["kind"] == "ingest"),
+        "colour": int(real.colour.sum()),
+        "conflicts": real.keys[real.conflict].tolist(),
+        "smallest_detectable": smallest_detectable(snapshot),
+    }
+
+
+def _runs(snapshot: Snapshot) -> list[dict[str, Any]]:
+    stale = snapshot.stale_runs(HOLDOUT)
+    return [
+        {
+            "name": run.name,
+            "plugin": run.plugin,
+            "family": run.family,
+            "rows": run.rows,
+            "by_class": dict(zip(snapshot.classes, run.labels, strict=False)),
+            "seed": run.recipe["seed"],
+            "options": {p["name"]: p["options"] for p in run.recipe["plugins"]},
+            "model": run.model,
+            "partition": run.partition,
+            "stale": run.name in stale,
+        }
+        for run in snapshot.runs.values()
+    ]
+
+
+def smallest_detectable(snapshot: Snapshot) -> dict[str, float]:
+    """Return the smallest true difference in balanced accuracy that an evaluation will mostly see.
+
+    For two arms that disagree on 4 % of the images, at 5 % error and 80 % power:
+    (1.96 + 0.84) * sqrt(sum over classes of 0.04 / n) / n_classes, n the test images of a class.
+    Measured on BUSI this gives 0.06 for one split and 0.02 for five folds.
+    """
+    labels, found = snapshot.real.labels, {}
+    for name, partitions in (("70/15/15", (HOLDOUT,)), ("5 folds", k_fold(5))):
+        counts = np.zeros(len(snapshot.classes))
+        for partition in partitions:
+            tested = snapshot.parts(partition) == 2
+            counts += np.bincount(labels[tested], minlength=len(counts))
+        found[name] = _detectable_difference(counts.tolist())
+    return found
+
+
+def _detectable_difference(counts: list[float]) -> float:
+    if not counts or min(counts) == 0:
+        return 1.0
+    return min(1.0, 2.8 * math.sqrt(sum(0.04 / n for n in counts)) / len(counts))
+
+
+def _detectable(smallest: dict[str, float]) -> str:
+    split, folds = (f"{100 * smallest[name]:.1f} points" for name in ("70/15/15", "5 folds"))
+    return (
+        "smallest difference in balanced accuracy that an evaluation can be expected to show: "
+        f"{folds} with 5 folds, {split} with 70/15/15"
+    )
+
+
+def _write_rows(snapshot: Snapshot, path: Path) -> None:
+    real, parts = snapshot.real, snapshot.parts(HOLDOUT)
+    names = ["left out", *PARTS]
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["key", "dataset", "class", "group", "fold", "part"])
+            for i, (key, dataset) in enumerate(
+                zip(real.keys.tolist(), real.datasets.tolist(), strict=True)
+            ):
+                label = snapshot.classes[real.labels[i]]
+                part = names[parts[i] + 1]
+                writer.writerow([key, dataset, label, real.groups[i], real.folds[i], part])
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _shown(plugin_options: dict[str, dict[str, Any]]) -> str:
+    """Return options as they are typed, of all plugins of a chain."""
+    words = []
+    for options in plugin_options.values():
+        for key, value in options.items():
+            typed = ",".join(map(str, value)) if isinstance(value, list) else value
+            words.append(f"{key}={typed}")
+    return " ".join(words)
+
+
+def _note(run: dict[str, Any]) -> str:
+    return "made before the groups changed" if run["stale"] else ""

@@ -1,0 +1,175 @@
+"""Rows described as windows and tables, rendered with one interpolation each.
+
+A window (`augkit.interfaces.Window`) is the rectangle of the source that fills the output; a table
+gives the new grey level for each old one. Geometry comes first, as one window; then one table;
+the border, which is what a window shows beyond the image, stays black whatever the table says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from augkit.interfaces import Shape, Window
+
+WINDOW_FIELDS: list[tuple[str, type]] = [
+    ("x", np.int32),
+    ("y", np.int32),
+    ("width", np.int32),
+    ("height", np.int32),
+]
+"""The fields in which a plan records the windows that it realised, in source pixels."""
+
+Rectangle = tuple[int, int, int, int]
+"""Left, right, upper and lower edge; right and lower are exclusive."""
+
+
+def recorded_window(params: np.ndarray, *, exact: bool = False) -> Window:
+    """Return the windows that a plan recorded in `WINDOW_FIELDS`; none is mirrored."""
+    x, y, width, height = (params[name].astype(np.int64) for name, _ in WINDOW_FIELDS)
+    return Window(x, y, width, height, np.zeros(len(params), bool), exact)
+
+
+def compose(first: Window, then: Window, shape: Shape) -> Window:
+    """Return one window that shows what `then` shows of the output of `first`.
+
+    shape: of the images, the same before and after. Each edge is rounded once and lies within half
+    a source pixel of the true one, or within one pixel where the window would be empty. Where
+    `then` looks beyond the output of `first`, the window shows the source there, and a border
+    only beyond the source. Exact if either is.
+    """
+    left = np.where(first.mirrored, shape[1] - then.x - then.width, then.x)
+    x, width = _along(first.x, first.width, left, then.width, shape[1])
+    y, height = _along(first.y, first.height, then.y, then.height, shape[0])
+    mirrored = first.mirrored ^ then.mirrored
+    return Window(x, y, width, height, mirrored, first.exact or then.exact)
+
+
+def compose_tables(first: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """Return the tables that do `first` and then `then`: uint8 (N, 256), as are both."""
+    return np.take_along_axis(then, first.astype(np.intp), axis=1)
+
+
+def render(images: np.ndarray, window: Window | None, table: np.ndarray | None) -> np.ndarray:
+    """Return what each window shows of its image, with its table applied inside the border.
+
+    images: uint8 (N, H, W, C), not modified. table: uint8 (N, 256). None: the whole image, or
+    grey levels as they are. Returns uint8, same shape, a new array. A window that is the whole
+    image copies it exactly; one that misses the image, or leaves less than half an output pixel
+    of it, gives a black row. Raises ValueError if a window is empty or N differs.
+    """
+    import cv2
+
+    if table is not None and table.shape != (len(images), 256):
+        raise ValueError(f"{len(images)} images need tables of shape ({len(images)}, 256)")
+    linear = cv2.INTER_LINEAR_EXACT if window is not None and window.exact else cv2.INTER_LINEAR
+    single = images.shape[3] == 1
+    out = np.zeros(images.shape, np.uint8)
+    source, target = (images[..., 0], out[..., 0]) if single else (images, out)
+    _render(source, target, window, table=table, interpolation=linear)
+    return out
+
+
+def render_masks(masks: np.ndarray, window: Window) -> np.ndarray:
+    """Return the masks moved like images under the same window, each pixel the nearest one.
+
+    masks: uint8 (N, H, W) of 0 and 255, not modified. Returns uint8, same shape, a new array.
+    """
+    # Not cv2.resize: INTER_NEAREST is not centred, and INTER_NEAREST_EXACT breaks ties otherwise
+    # in OpenCV 4 than in 5, so that a mask could not be made again.
+    out = np.zeros(masks.shape, np.uint8)
+    for mask, output, (near, place, mirrored) in zip(
+        masks, out, _placements(window, masks), strict=True
+    ):
+        across = _nearest(near[0], near[1], place[1] - place[0])
+        down = _nearest(near[2], near[3], place[3] - place[2])
+        inside = output[place[2] : place[3], place[0] : place[1]]
+        inside[:] = mask[down].take(across[::-1] if mirrored else across, axis=1)
+    return out
+
+
+def _nearest(start: int, stop: int, count: int) -> np.ndarray:
+    """Return the source pixel under the centre of each of `count` pixels; a tie: the latter."""
+    return start + (2 * np.arange(count) + 1) * (stop - start) // max(2 * count, 1)
+
+
+def _along(
+    start: np.ndarray, length: np.ndarray, inner: np.ndarray, inner_length: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return start and length, along one axis, of the inner interval of an interval."""
+    scale = length / size
+    left, right = start + inner * scale, start + (inner + inner_length) * scale
+    near, far = np.rint(left), np.rint(right)
+    # Both edges on one pixel boundary: show the pixel in which the interval begins.
+    near = np.where(far > near, near, np.floor(left)).astype(np.int64)
+    return near, np.maximum(far.astype(np.int64) - near, 1)
+
+
+def _render(
+    source: np.ndarray,
+    target: np.ndarray,
+    window: Window | None,
+    *,
+    table: np.ndarray | None,
+    interpolation: int,
+) -> None:
+    """Fill `target`, which is black, row by row; both are (N, H, W) or (N, H, W, C)."""
+    import cv2
+
+    resize, flip, lut = cv2.resize, cv2.flip, cv2.LUT
+    tables: list[np.ndarray | None] = [None] * len(source) if table is None else list(table)
+    scratch = np.empty(source.shape[1:], np.uint8)
+    rows = zip(source, target, tables, _placements(window, source), strict=True)
+    for image, output, grey, (near, place, mirrored) in rows:
+        left, right, upper, lower = place
+        width, height = right - left, lower - upper
+        if width <= 0 or height <= 0:
+            continue
+        shown = image[near[2] : near[3], near[0] : near[1]]
+        inside = output[upper:lower, left:right]
+        if shown.shape[0] != height or shown.shape[1] != width:
+            buffer = scratch[:height, :width] if mirrored else inside
+            shown = resize(shown, (width, height), dst=buffer, interpolation=interpolation)
+        if mirrored:
+            shown = flip(shown, 1, dst=inside)
+        if grey is not None:
+            lut(shown, grey, dst=inside)
+        elif shown is not inside:
+            inside[:] = shown
+
+
+def _placements(
+    window: Window | None, source: np.ndarray
+) -> Iterator[tuple[Rectangle, Rectangle, bool]]:
+    """Yield for each row the rectangle of the source, where it goes, and whether mirrored."""
+    size, height, width = source.shape[:3]
+    if window is None:
+        whole = (0, width, 0, height)
+        return iter([(whole, whole, False)] * size)
+    if np.any(window.width < 1) or np.any(window.height < 1):
+        raise ValueError("a window must be at least one pixel wide and high")
+    x_near, x_place = _visible(window.x, window.width, width)
+    y_near, y_place = _visible(window.y, window.height, height)
+    left, right = x_place
+    mirrored = np.asarray(window.mirrored, bool)
+    x_place = np.where(mirrored, width - right, left), np.where(mirrored, width - left, right)
+    near = zip(*(edge.tolist() for edge in (*x_near, *y_near)), strict=True)
+    place = zip(*(edge.tolist() for edge in (*x_place, *y_place)), strict=True)
+    return zip(near, place, mirrored.tolist(), strict=True)
+
+
+Edges = tuple[np.ndarray, np.ndarray]
+
+
+def _visible(start: np.ndarray, length: np.ndarray, size: int) -> tuple[Edges, Edges]:
+    """Return, along one axis, the edges of what a window shows, in the source and in the output.
+
+    Edges in the output are rounded to whole pixels, halves outwards, so that a mirrored window
+    gives the mirrored place.
+    """
+    near = np.maximum(start, 0)
+    far = np.maximum(np.minimum(start + length, size), near)
+    left = -((length - 2 * (near - start) * size) // (2 * length))
+    right = (2 * (far - start) * size + length) // (2 * length)
+    return (near, far), (left, np.where(far > near, right, left))

@@ -1,0 +1,305 @@
+"""The command `augkit`. Every command is a thin face of one function of the package `augkit`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from augkit import __version__
+from augkit.errors import AugkitError, OptionError
+from augkit_cli.output import configure_logging, progress
+
+_STORE = click.option(
+    "--store", metavar="PATH", help="The store: a folder, or one .h5 file. Default: the one here."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+_WORKERS = click.option("--workers", type=int, metavar="N", help="Default: all usable cores.")
+_START = click.option(
+    "--start-method",
+    type=click.Choice(["threads", "fork", "spawn", "forkserver"]),
+    default="threads",
+    show_default=True,
+    help="How workers are started. Results are the same.",
+)
+_OPTIONS = click.option(
+    "-o",
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the plugin, also PLUGIN.KEY=VALUE; augkit plugins lists them.",
+)
+
+
+class _Commands(click.Group):
+    """Lists the commands in the order in which a user meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="augkit")
+@click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
+def augkit(verbose: bool) -> None:
+    """Does this augmentation really help my classifier?
+
+    Bring images into a store, augment them, evaluate a classifier on real images that nothing
+    was trained on or derived from:
+
+    \b
+      augkit ingest FOLDER
+      augkit augment --plugin flip --plugin zoom
+      augkit evaluate --classifier linear
+    """  # noqa: D301
+
+
+@augkit.command()
+@click.argument("source", metavar="FOLDER_OR_CSV")
+@_STORE
+@click.option("--dataset", metavar="NAME", help="Name of the data set. Default: the folder's.")
+@click.option("--size", metavar="WxH", help="Width x height of all images of a new store.")
+@click.option(
+    "--fit",
+    type=click.Choice(["stretch", "pad"]),
+    default="stretch",
+    show_default=True,
+    help="How an image fills that size.",
+)
+@click.option("--colour", is_flag=True, help="Keep three channels; a new store is grey otherwise.")
+@click.option(
+    "--conflicts",
+    type=click.Choice(["drop", "keep"]),
+    help="Groups whose images carry different classes: leave them out (default), or keep them.",
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out files that cannot be read.")
+@_WORKERS
+@_START
+@_JSON
+def ingest(source: str, colour: bool, as_json: bool, **flags: Any) -> None:
+    """Bring real images into a store: a folder per class, or a CSV manifest.
+
+    A manifest has the columns image and class, and may have mask, group (patient) and dataset.
+    Near-duplicates are found and kept together, in training or in test, never in both.
+    """
+    import augkit as ak
+
+    with progress() as bar:
+        report = ak.ingest(source, channels=3 if colour else None, progress=bar, **flags)
+    _print(report, as_json)
+
+
+@augkit.command()
+@click.option("--plugin", "plugins", multiple=True, required=True, help="Repeat, or chain: a+b.")
+@_STORE
+@_OPTIONS
+@click.option("--n", type=int, metavar="N", help="New images for each class.")
+@click.option("--total", type=int, metavar="N", help="New images in all.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Governs what is drawn.")
+@click.option("--run", metavar="NAME", help="A name for the run; only with one --plugin.")
+@_WORKERS
+@_START
+@_JSON
+def augment(
+    plugins: tuple[str, ...],
+    store: str | None,
+    options: tuple[str, ...],
+    run: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Make new images from the training part, one run for each --plugin.
+
+    Without --n or --total: one new image for each training image. The same line again does
+    nothing; another seed or option makes another run.
+    """
+    import augkit as ak
+
+    if run is not None and len(plugins) > 1:
+        raise OptionError("--run names one run; give it with one --plugin")
+    given = _options(options)
+    with progress() as bar:
+        if len(plugins) == 1:
+            results = [ak.augment(store, plugins[0], given, run=run, progress=bar, **flags)]
+        else:
+            results = ak.augment_all(store, plugins, given, progress=bar, **flags)
+    if as_json:
+        click.echo("[" + ", ".join(r.to_json() for r in results) + "]")
+    else:
+        click.echo("\n".join(map(str, results)))
+
+
+@augkit.command()
+@click.option("--classifier", required=True, help="augkit plugins lists them.")
+@_STORE
+@_OPTIONS
+@click.option("--arms", metavar="A,B", help="Among real, traditional, all, plugins and runs.")
+@click.option("--split", metavar="A/B/C", help="Training/validation/test in %, such as 70/15/15.")
+@click.option("--folds", type=int, metavar="K", help="K-fold cross-validation: 2, 4, 5, 10, 20.")
+@click.option("--repeats", type=int, default=1, show_default=True, help="Deal the folds anew.")
+@click.option("--seeds", type=int, metavar="N", help="Fits on each partition. Default: 5.")
+@_JSON
+def evaluate(
+    classifier: str,
+    store: str | None,
+    options: tuple[str, ...],
+    arms: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Measure a classifier with and without the augmentation, on real test images.
+
+    Runs are made again for each partition, from its training part only. What is computed is
+    kept: an interrupted evaluation goes on where it stopped.
+    """
+    import augkit as ak
+
+    chosen = [a.strip() for a in arms.split(",")] if arms else None
+    given = _options(options)
+    with progress() as bar:
+        result = ak.evaluate(store, classifier, given, arms=chosen, progress=bar, **flags)
+    _print(result, as_json)
+
+
+@augkit.command()
+@_STORE
+@click.option("--rows", metavar="FILE.csv", help="Write a line for each real image.")
+@_JSON
+def info(store: str | None, rows: str | None, as_json: bool) -> None:
+    """Say what a store holds."""
+    import augkit as ak
+
+    _print(ak.info(store, rows=rows), as_json)
+
+
+@augkit.command()
+@_STORE
+@click.option("--run", "runs", multiple=True, metavar="NAME", help="Default: all runs.")
+@click.option("--output", default="preview.png", show_default=True, help="The PNG file.")
+@click.option("--n", default=6, show_default=True, help="Images of each class.")
+@click.option("--seed", default=0, show_default=True, help="Chooses the images.")
+def preview(store: str | None, runs: tuple[str, ...], **flags: Any) -> None:
+    """Draw a sheet: real images, and below them what the runs made of them."""
+    import augkit as ak
+
+    click.echo(str(ak.preview(store, runs=runs or None, **flags)))
+
+
+@augkit.command()
+@click.argument("run")
+@_STORE
+def retract(run: str, store: str | None) -> None:
+    """Take a run back; its name is free again."""
+    import augkit as ak
+
+    ak.retract(store, run)
+    click.echo(f"run {run!r} is retracted: no arm uses it any more")
+
+
+@augkit.command()
+@_STORE
+@_JSON
+def verify(store: str | None, as_json: bool) -> None:
+    """Check every byte of a store against its hash, and every row against the rules."""
+    import augkit as ak
+
+    with progress() as bar:
+        found = ak.verify(ak.open(store), progress=bar)
+    _print(found, as_json)
+    if not found.sound:
+        sys.exit(2)
+
+
+@augkit.command()
+@click.argument("target", metavar="FILE.h5")
+@_STORE
+def pack(target: str, store: str | None) -> None:
+    """Write a store into one HDF5 file, for giving it away."""
+    import augkit as ak
+
+    with progress() as bar:
+        packed = ak.pack(ak.open(store), target, progress=bar)
+    click.echo(f"{packed.path}: {packed.path.stat().st_size / 1e6:.1f} MB")
+
+
+@augkit.command()
+@click.argument("source", metavar="FILE.h5")
+@click.argument("target", metavar="FOLDER")
+def unpack(source: str, target: str) -> None:
+    """Write a packed store into a folder, the form to work with."""
+    import augkit as ak
+
+    with progress() as bar:
+        folder = ak.unpack(ak.open(source), target, progress=bar)
+    click.echo(f"{folder.path}: {folder.snapshot().number} commits")
+
+
+@augkit.command()
+@_JSON
+def plugins(as_json: bool) -> None:
+    """List augmenters and classifiers, with their options, and what could not be loaded."""
+    import augkit as ak
+    from augkit_cli.output import plugin_listing
+
+    found = ak.plugins()
+    click.echo(found.to_json() if as_json else plugin_listing(found))
+
+
+@augkit.command()
+@click.argument("folder", default="demo")
+def demo(folder: str) -> None:
+    """Run the whole way on synthetic images: ingest, augment, evaluate, picture."""
+    import augkit as ak
+
+    with progress() as bar:
+        shown = ak.demo(folder, progress=bar)
+    click.echo(str(shown))
+
+
+def _print(result: Any, as_json: bool) -> None:
+    click.echo(result.to_json() if as_json else str(result))
+
+
+def _options(pairs: Sequence[str]) -> dict[str, str]:
+    """Return the -o flags as a mapping; what the keys mean is the core's business."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise OptionError(f"-o {pair} is not KEY=VALUE; augkit plugins lists the keys")
+        found[key] = value
+    return found
+
+
+def run() -> None:
+    """Run the command line: the one place where errors of users end."""
+    configure_logging()
+    try:
+        augkit.main(standalone_mode=False)
+    except AugkitError as error:
+        if "--verbose" in sys.argv:
+            raise
+        _fail(str(error), 2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except click.exceptions.Exit as exit:
+        sys.exit(exit.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped; what was committed stays, and the same line goes on from there", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _fail(message: str, code: int) -> None:
+    logging.shutdown()
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
+    click.echo(f"augkit: {shown}", err=True)
+    sys.exit(code)
