@@ -73,7 +73,21 @@ def problems(plugin: type) -> list[str]:
             found.append(f"option {name!r} has no default value")
         elif not _supported(hints[name]):
             found.append(f"option {name!r} has a type that cannot be typed on a command line")
+        else:
+            found += _default_problems(name, item, hints[name])
     return found
+
+
+def _default_problems(name: str, item: dataclasses.Field, kind: Any) -> list[str]:
+    """Return why a default value is not one that a user could give; empty if it is."""
+    where = f"the default of option {name!r}"
+    try:
+        _check(_convert(_plain(item.default), kind, where), name, item, where)
+    except OptionError as error:
+        return [str(error)]
+    except TypeError:
+        return [f"{where} is {item.default!r}, which JSON cannot hold"]
+    return []
 
 
 def _fields(plugin: type) -> dict[str, dataclasses.Field]:
@@ -99,21 +113,27 @@ def _plain(value: Any) -> Any:
 
 def _supported(kind: Any) -> bool:
     origin = typing.get_origin(kind)
-    if origin is typing.Literal or kind in (int, float, bool, str):
-        return True
-    if origin in (typing.Union, types.UnionType, tuple):
-        inner = [a for a in typing.get_args(kind) if a not in (type(None), Ellipsis)]
-        return bool(inner) and all(_supported(a) for a in inner)
-    return False
+    args = typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = [a for a in args if a is not type(None)]
+        return len(inner) == 1 and _supported(inner[0])
+    if origin is tuple:
+        return bool(args) and all(_single(a) for a in args if a is not Ellipsis)
+    return _single(kind)
+
+
+def _single(kind: Any) -> bool:
+    return typing.get_origin(kind) is typing.Literal or kind in (int, float, bool, str)
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
     """Return `value` as the declared type; text is parsed, anything else must fit already."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
-        if value not in args:
-            raise OptionError(f"{where} is {value!r}; it must be one of: {_listed(args)}")
-        return value
+        for arg in args:
+            if str(value) == str(arg):
+                return arg
+        raise OptionError(f"{where} is {value!r}; it must be one of: {_listed(args)}")
     if origin in (typing.Union, types.UnionType):
         if value is None or (isinstance(value, str) and value.lower() == "none"):
             return None
@@ -155,11 +175,12 @@ def _number(text: Any, kind: type) -> Any:
         return None
     try:
         made = kind(text)
+        finite = math.isfinite(made)
     except (TypeError, ValueError, OverflowError):
         return None
     if kind is int and not isinstance(text, str) and made != text:
         return None
-    return made if math.isfinite(made) else None
+    return made if finite else None
 
 
 def _check(value: Any, key: str, item: dataclasses.Field, where: str) -> None:

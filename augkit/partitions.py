@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from augkit.errors import OptionError
-from augkit.store.format import N_FOLDS
 
+N_FOLDS = 20
 PARTS = ("train", "validation", "test")
 
 

@@ -6,9 +6,11 @@ Built-in plugins are found in the same way as a stranger's.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -18,7 +20,7 @@ from typing import Any, Literal
 import pluggy
 
 from augkit import hookspecs, options
-from augkit.errors import PluginNotFound
+from augkit.errors import AugkitError, PluginFailed, PluginNotFound
 from augkit.interfaces import Augmenter, Classifier
 
 GROUP = "augkit"
@@ -30,6 +32,8 @@ _HOOKS: dict[Kind, str] = {
     "augmenter": "register_augmenters",
     "classifier": "register_classifiers",
 }
+_ATTRIBUTES = {"name", "family", "deterministic", "fast"}
+"""What a plugin says about itself; with a type it would be an option by mistake."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,15 @@ class Plugin:
     made_by: type = field(repr=False, compare=False)
 
     def build(self, values: Mapping[str, Any] | None = None) -> Any:
-        """Return the plugin with these options. Raises OptionError."""
-        return options.build(self.made_by, values)
+        """Return the plugin with these options. Raises OptionError, or PluginFailed."""
+        try:
+            return options.build(self.made_by, values)
+        except AugkitError:
+            raise
+        except Exception as error:
+            raise PluginFailed(
+                f"plugin {self.name!r} of {self.distribution} refuses its options: {_cause(error)}"
+            ) from error
 
     @property
     def options(self) -> dict[str, Any]:
@@ -112,11 +123,16 @@ def registry() -> Registry:
 
 
 def load(points: Any) -> Registry:
-    """Return the plugins behind these entry points, each loaded by itself."""
+    """Return the plugins behind these entry points, each loaded by itself.
+
+    What a plugin prints while it is loaded goes to stderr: stdout is for results.
+    """
     found: dict[tuple[Kind, str], Plugin] = {}
     failures: list[Failure] = []
     for point in sorted(points, key=_precedence):
-        for item in _load_one(point):
+        with contextlib.redirect_stdout(sys.stderr):
+            items = list(_load_one(point))
+        for item in items:
             if isinstance(item, Failure):
                 failures.append(item)
             elif (item.kind, item.name) in found:
@@ -132,8 +148,10 @@ def _precedence(point: EntryPoint) -> tuple[bool, str, str]:
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
-    dist = point.dist
-    return (dist.name, dist.version) if dist else ("unknown", "0")
+    """Return name and version; a half-removed package has neither."""
+    metadata = point.dist.metadata if point.dist else None
+    given = metadata or {}
+    return given.get("Name") or "unknown", given.get("Version") or "0"
 
 
 def _taken(plugin: Plugin, first: Plugin) -> Failure:
@@ -151,7 +169,7 @@ def _load_one(point: EntryPoint) -> Iterator[Plugin | Failure]:
         return
     for kind in _HOOKS:
         try:
-            classes = [c for offered in getattr(hooks, _HOOKS[kind])() for c in offered]
+            classes = _offered(hooks, kind)
         except (Exception, SystemExit) as error:
             yield Failure(point.name, name, f"{_HOOKS[kind]}() failed: {_cause(error)}")
             continue
@@ -176,6 +194,18 @@ def _hooks(point: EntryPoint) -> Any:
     return hooks
 
 
+def _offered(hooks: Any, kind: Kind) -> list[Any]:
+    """Return what a plugin module returns from one hook; nothing if it has not that hook."""
+    caller = getattr(hooks, _HOOKS[kind])
+    if not caller.get_hookimpls():
+        return []
+    returned = caller()  # pluggy leaves out None
+    if not returned or not isinstance(returned[0], (list, tuple)):
+        what = type(returned[0]).__name__ if returned else "None"
+        raise TypeError(f"returned {what} instead of a list of classes")
+    return list(returned[0])
+
+
 def _problems(offered: Any, kind: Kind) -> list[str]:
     """Return why a class cannot be used as a plugin; empty if it can."""
     is_class = isinstance(offered, type)
@@ -192,10 +222,15 @@ def _problems(offered: Any, kind: Kind) -> list[str]:
     if kind == "augmenter" and offered.family not in ("traditional", "generative"):
         found.append(f"family {offered.family!r} is neither traditional nor generative")
     try:
+        found += [_typed(key) for key in options.names(offered) if key in _ATTRIBUTES]
         found += options.problems(offered)
     except Exception as error:
         found.append(f"options cannot be read: {_cause(error)}")
     return found
+
+
+def _typed(attribute: str) -> str:
+    return f"{attribute!r} has a type, which makes it an option; write {attribute} = ..."
 
 
 def _makes_images(offered: type) -> bool:

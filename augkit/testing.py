@@ -7,15 +7,22 @@ A phantom is a synthetic B-mode image of a breast whose truth is known. `check_a
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from augkit.errors import OptionError
-from augkit.interfaces import Shape
+from augkit import options as plugin_options
+from augkit.errors import LineageError, OptionError
+from augkit.interfaces import ArraySamples, Augmenter, Classifier, Context, Samples, Shape
+from augkit.options import option
 
 CLASSES = ("benign", "malignant", "normal")
 """The kinds of phantom, named as in BUSI."""
@@ -56,7 +63,7 @@ def phantoms(
     that kind; other names take the kinds in turn, each further round with coarser speckle.
 
     `difficulty` (0..1) moves contrast, shape, size and what lies behind towards the same ranges
-    for all classes, and makes a share of difficulty squared look like a class drawn by lot.
+    for all classes, and makes a share of difficulty cubed look like a class drawn by lot.
     Balanced accuracy of `linear`, 100 training and 200 test images a class, 96x80, three seeds:
 
         difficulty           0      0.25   0.5    0.75   1
@@ -183,7 +190,7 @@ def _phantom(
     """Return image uint8 (H, W, C) and mask uint8 (H, W) of one phantom of class `label`."""
     height, width, channels = shape
     by_lot, other = rng.random(), int(rng.integers(len(looks)))
-    kind, round_ = looks[other if by_lot < difficulty**2 else label]
+    kind, round_ = looks[other if by_lot < difficulty**3 else label]
     low, high = _blend(_SIGNS, kind, difficulty).T
     signs = low + rng.random(len(low)) * (high - low)  # (signs,)
     tissue = _tissue(height, width, rng)  # (H, W), dB
@@ -301,9 +308,7 @@ def _speckle(echo: np.ndarray, coarseness: float, rng: np.random.Generator) -> n
     from scipy.ndimage import correlate1d
 
     height, width = echo.shape
-    amplitude = np.exp(echo.astype(np.float32) * np.float32(math.log(10) / 20)) / np.float32(
-        math.sqrt(2)
-    )
+    amplitude = np.exp((echo * (math.log(10) / 20)).astype(np.float32)) * np.float32(0.5**0.5)
     field = rng.standard_normal((2, height, width), np.float32) * amplitude
     for axis, sigma in ((1, 0.7 * height / 160), (2, 1.1 * width / 192)):
         sigma = max(sigma, 0.5) * coarseness
@@ -311,3 +316,321 @@ def _speckle(echo: np.ndarray, coarseness: float, rng: np.random.Generator) -> n
         kernel = np.exp(-0.5 * (reach / sigma) ** 2)
         field = correlate1d(field, kernel / np.linalg.norm(kernel), axis)
     return 10 * np.log10(np.square(field).sum(0) + np.float32(1e-12))
+
+
+def toy_samples(
+    n_per_class: int = 8,
+    *,
+    classes: Sequence[str] = CLASSES,
+    height: int = 32,
+    width: int = 40,
+    channels: int = 1,
+    seed: int = 0,
+    difficulty: float = 0.0,
+) -> ArraySamples:
+    """Return small phantoms as samples in memory, the classes in turn.
+
+    Raises OptionError as `phantoms` does.
+    """
+    images, _, labels = phantoms(
+        n_per_class,
+        classes=classes,
+        height=height,
+        width=width,
+        channels=channels,
+        seed=seed,
+        difficulty=difficulty,
+    )
+    return ArraySamples(images, labels)
+
+
+@dataclass
+class Oracle(Augmenter):
+    """Fresh phantoms of the class that is asked for: as good as more real data.
+
+    It learns the shape of the images and the names of the classes, nothing else. With phantoms
+    of the same difficulty as real data it must help.
+    """
+
+    name = "oracle"
+    family = "generative"
+
+    difficulty: float = option(0.5, "as in augkit.testing.phantoms", low=0, high=1)
+
+    def fit(self, train: Samples, context: Context) -> None:
+        """Note the shape of the images and the names of the classes."""
+        self.shape_: Shape = train.shape
+        self.classes_: tuple[str, ...] = tuple(context.classes)
+
+    def apply(
+        self, images: np.ndarray | None, labels: np.ndarray, params: np.ndarray
+    ) -> np.ndarray:
+        """Return a phantom for each row, uint8 (N, H, W, C), from its class and its `seed`."""
+        made = np.empty((len(labels), *self.shape_), np.uint8)
+        looks = _looks(self.classes_)
+        for i, (label, seed) in enumerate(zip(labels, params["seed"], strict=True)):
+            # Index 2**64 - 1: no image of `phantoms` has it.
+            rng = np.random.Generator(np.random.Philox(key=np.array([seed, 2**64 - 1], np.uint64)))
+            made[i], _ = _phantom(
+                looks, int(label), self.shape_, difficulty=self.difficulty, rng=rng
+            )
+        return made
+
+    def save(self, folder: Path) -> None:
+        """Write the shape and the classes as JSON."""
+        learned = {"shape": list(self.shape_), "classes": list(self.classes_)}
+        (folder / "phantom.json").write_text(json.dumps(learned))
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        learned = json.loads((folder / "phantom.json").read_text())
+        height, width, channels = learned["shape"]
+        self.shape_, self.classes_ = (height, width, channels), tuple(learned["classes"])
+
+
+@dataclass
+class Poison(Oracle):
+    """Phantoms of which a share shows a wrong class: it must harm."""
+
+    name = "poison"
+
+    share: float = option(0.3, "share of the images that show another class", low=0, high=1)
+
+    def plan(self, labels: np.ndarray, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        """Return a structured array (N,): `seed`, and `shown`, the class that is drawn."""
+        n = len(self.classes_)
+        params = np.empty(len(labels), [("seed", np.uint64), ("shown", np.int64)])
+        params["seed"] = rng.integers(0, 2**64, len(labels), np.uint64)
+        wrong = (labels + rng.integers(1, max(n, 2), len(labels))) % n
+        params["shown"] = np.where(rng.random(len(labels)) < self.share, wrong, labels)
+        return params
+
+    def apply(
+        self, images: np.ndarray | None, labels: np.ndarray, params: np.ndarray
+    ) -> np.ndarray:
+        """Return a phantom of the class `shown` for each row, uint8 (N, H, W, C)."""
+        return super().apply(images, params["shown"], params)
+
+
+@dataclass
+class Copy(Augmenter):
+    """Exact repeats of the sources, as many as asked for: it must change nothing."""
+
+    name = "copy"
+
+    def apply(
+        self, images: np.ndarray | None, labels: np.ndarray, params: np.ndarray
+    ) -> np.ndarray:
+        """Return the images again, uint8 (N, H, W, C)."""
+        assert images is not None, "copy is traditional: it has sources"
+        return images.copy()
+
+    def apply_masks(self, masks: np.ndarray, params: np.ndarray) -> np.ndarray:
+        """Return the masks again, uint8 (N, H, W)."""
+        return masks.copy()
+
+
+def check_augmenter(cls: type[Augmenter], **options: Any) -> None:
+    """Hold an augmenter against the contract, with the given options, on 12 small phantoms.
+
+    Covers name and options, `plan`, purity, shape, independence of the block size, 1 and 3
+    channels, masks, and for those that learn fitting twice and saving and loading. Those that
+    learn are fitted with a budget of 2 steps. Raises AssertionError with one plain sentence.
+    """
+    _check_plugin(cls, Augmenter, options)
+    assert cls.family in ("traditional", "generative"), (
+        f"{cls.name} has family {cls.family!r}; it must be traditional or generative"
+    )
+    for channels in (1, 3):
+        samples = toy_samples(4, channels=channels)
+        augmenter = _fitted(cls, options, samples)
+        _check_plan(augmenter, samples)
+        _check_apply(augmenter, samples)
+        _check_masks(augmenter, samples)
+        if augmenter.learns:
+            _check_model(augmenter, cls, options, samples)
+
+
+def check_classifier(cls: type[Classifier], **options: Any) -> None:
+    """Hold a classifier against the contract, with the given options, on small phantoms.
+
+    Covers name and options, 2 and 3 classes, 1 and 3 channels, probabilities, one row at a time,
+    fitting twice, the seed, and that predicting needs no labels. Fits have a budget of 2 steps.
+    Raises AssertionError with one plain sentence.
+    """
+    _check_plugin(cls, Classifier, options)
+    for n_classes, channels in ((2, 1), (3, 3)):
+        context = Context(seed=1, classes=CLASSES[:n_classes], max_steps=2)
+        train = toy_samples(6, classes=context.classes, channels=channels, seed=1)
+        val = toy_samples(3, classes=context.classes, channels=channels, seed=2)
+        classifier = plugin_options.build(cls, options)
+        classifier.fit(train, val, context)
+        first = classifier.predict_proba(_Unlabelled(val.images, val.targets))
+        _check_probabilities(cls.name, first, len(val), n_classes)
+        alone = classifier.predict_proba(ArraySamples(val.images[:1], val.targets[:1]))
+        _check_probabilities(cls.name, alone, 1, n_classes)
+        _same(first[:1], alone, f"{cls.name} predicts a row differently when it is alone")
+        classifier.fit(train, val, context)
+        again = classifier.predict_proba(val)
+        _same(first, again, f"{cls.name} gives other probabilities when it is fitted twice")
+        _check_seed(cls, options, (train, val, context), first)
+
+
+class _Unlabelled(ArraySamples):
+    """Samples as a classifier gets them for prediction."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        raise LineageError("the labels of these samples are not for classifiers")
+
+
+def _check_plugin(cls: type, base: type, options: dict[str, Any]) -> None:
+    name = getattr(cls, "name", None)
+    assert isinstance(cls, type) and issubclass(cls, base), f"{cls!r} is no {base.__name__}"
+    assert isinstance(name, str) and re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", name), (
+        f"{cls.__name__} is named {name!r}; a name is short, lower case, hyphenated"
+    )
+    wrong = plugin_options.problems(cls)
+    assert not wrong, f"{name} {'; '.join(wrong)}"
+    made = plugin_options.build(cls, options)
+    again = plugin_options.build(cls, plugin_options.values(made))
+    assert plugin_options.values(again) == plugin_options.values(made), (
+        f"{name} changes its options when it is made from them again; constructors only store"
+    )
+
+
+def _fitted(cls: type[Augmenter], options: dict[str, Any], samples: ArraySamples) -> Augmenter:
+    augmenter = plugin_options.build(cls, options)
+    if augmenter.learns:
+        with tempfile.TemporaryDirectory() as folder:
+            augmenter.fit(samples, Context(1, CLASSES, folder=Path(folder), max_steps=2))
+    return augmenter
+
+
+def _planned(augmenter: Augmenter, samples: ArraySamples, seed: int = 1) -> np.ndarray:
+    return augmenter.plan(samples.targets, samples.shape, np.random.default_rng(seed))
+
+
+def _applied(
+    augmenter: Augmenter, samples: ArraySamples, params: np.ndarray, block: int | None = None
+) -> np.ndarray:
+    """Return the images for all rows, made `block` rows at a time, from fresh copies."""
+    block = block or len(samples)
+    parts = []
+    for rows in (slice(i, i + block) for i in range(0, len(samples), block)):
+        sources = None if augmenter.family == "generative" else samples[rows]
+        parts.append(augmenter.apply(sources, samples.targets[rows].copy(), params[rows].copy()))
+    return np.concatenate(parts)
+
+
+def _check_plan(augmenter: Augmenter, samples: ArraySamples) -> None:
+    name, params = augmenter.name, _planned(augmenter, samples)
+    assert isinstance(params, np.ndarray) and params.dtype.names, (
+        f"{name}.plan gives {type(params).__name__}; it must give a structured array"
+    )
+    assert params.shape == (len(samples),), (
+        f"{name}.plan gives shape {params.shape} for {len(samples)} labels; one row an output"
+    )
+    assert not params.dtype.hasobject, f"{name}.plan gives object fields; they cannot be stored"
+    again = _planned(augmenter, samples)
+    assert params.dtype == again.dtype and params.tobytes() == again.tobytes(), (
+        f"{name}.plan gives other numbers for the same seed; all randomness comes from rng"
+    )
+
+
+def _check_apply(augmenter: Augmenter, samples: ArraySamples) -> None:
+    name, params = augmenter.name, _planned(augmenter, samples)
+    sources, labels, drawn = samples[:], samples.targets.copy(), params.copy()
+    given = None if augmenter.family == "generative" else sources
+    made = augmenter.apply(given, labels, drawn)
+    assert isinstance(made, np.ndarray) and made.dtype == np.uint8, (
+        f"{name}.apply gives {getattr(made, 'dtype', type(made).__name__)}; it must give uint8"
+    )
+    assert made.shape == sources.shape, (
+        f"{name}.apply gives shape {made.shape} for {sources.shape}; the shape must be kept"
+    )
+    untouched = np.array_equal(sources, samples.images) and np.array_equal(labels, samples.targets)
+    assert untouched and drawn.tobytes() == params.tobytes(), f"{name}.apply modifies its input"
+    made = made.copy()
+    assert np.array_equal(made, _applied(augmenter, samples, params)), (
+        f"{name}.apply gives other pixels for the same input; draw in plan, not in apply"
+    )
+    for block in (1, 5):
+        assert np.array_equal(made, _applied(augmenter, samples, params, block)), (
+            f"{name}.apply gives other pixels in blocks of {block}; each row must be by itself"
+        )
+    if augmenter.deterministic:
+        other = _applied(augmenter, samples, _planned(augmenter, samples, seed=2))
+        assert np.array_equal(made, other), f"{name} is called deterministic, but the seed matters"
+
+
+def _check_masks(augmenter: Augmenter, samples: ArraySamples) -> None:
+    if augmenter.family == "generative":
+        return
+    name, params = augmenter.name, _planned(augmenter, samples)
+    masks = np.where(samples.images[..., 0] > 127, 255, 0).astype(np.uint8)  # (N, H, W)
+    given = masks.copy()
+    made = augmenter.apply_masks(given, params.copy())
+    assert np.array_equal(given, masks), f"{name}.apply_masks modifies its input"
+    if made is None:
+        return
+    assert made.dtype == np.uint8 and made.shape == masks.shape, (
+        f"{name}.apply_masks gives {made.dtype} {made.shape} for uint8 {masks.shape}"
+    )
+    assert np.isin(made, (0, 255)).all(), f"{name}.apply_masks gives values other than 0 and 255"
+
+
+def _check_model(
+    augmenter: Augmenter, cls: type[Augmenter], options: dict[str, Any], samples: ArraySamples
+) -> None:
+    name, params = augmenter.name, _planned(augmenter, samples)
+    made = _applied(augmenter, samples, params)
+    loaded = plugin_options.build(cls, options)
+    with tempfile.TemporaryDirectory() as folder:
+        augmenter.save(Path(folder))
+        assert any(Path(folder).iterdir()), f"{name}.save writes no file"
+        loaded.load(Path(folder))
+    assert np.array_equal(made, _applied(loaded, samples, params)), (
+        f"{name} gives other pixels after save and load"
+    )
+    again = _fitted(cls, options, samples)
+    assert np.array_equal(made, _applied(again, samples, params)), (
+        f"{name} gives other pixels when it is fitted again with the same seed"
+    )
+
+
+def _check_probabilities(name: str, made: np.ndarray, n: int, n_classes: int) -> None:
+    assert isinstance(made, np.ndarray) and made.dtype == np.float32, (
+        f"{name}.predict_proba gives {getattr(made, 'dtype', type(made).__name__)}, not float32"
+    )
+    assert made.shape == (n, n_classes), (
+        f"{name}.predict_proba gives shape {made.shape} for {n} rows of {n_classes} classes"
+    )
+    assert np.isfinite(made).all() and (made >= 0).all(), (
+        f"{name}.predict_proba gives values that are no probabilities"
+    )
+    sums = made.sum(1, dtype=np.float64)
+    assert np.abs(sums - 1).max() <= 1e-6, (
+        f"{name}.predict_proba gives a row that sums to {sums[np.abs(sums - 1).argmax()]:.7f}, not 1"
+    )
+
+
+def _check_seed(
+    cls: type[Classifier],
+    options: dict[str, Any],
+    given: tuple[ArraySamples, ArraySamples, Context],
+    first: np.ndarray,
+) -> None:
+    train, val, context = given
+    seeds = {context.seed: "gives other probabilities for the same seed"}
+    if cls.deterministic:
+        seeds[context.seed + 1] = "is called deterministic, but the seed matters"
+    for seed, sentence in seeds.items():
+        other = plugin_options.build(cls, options)
+        other.fit(train, val, Context(seed, context.classes, max_steps=2))
+        _same(first, other.predict_proba(val), f"{cls.name} {sentence}")
+
+
+def _same(first: np.ndarray, second: np.ndarray, sentence: str) -> None:
+    """Compare with room for the order of floating-point sums in batches of another size."""
+    assert np.allclose(first, second, rtol=0, atol=1e-5), sentence

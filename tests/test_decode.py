@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from augkit.engines.local import ordered_map
 from augkit.errors import InputError, OptionError
-from augkit.ingest.decode import (
+from augkit.ingestion.decode import (
     Decoded,
     Target,
     attempt,
@@ -23,7 +23,7 @@ from augkit.ingest.decode import (
     median_aspect,
     parse_size,
 )
-from augkit.ingest.readers import Refusal, Source, read
+from augkit.ingestion.readers import Refusal, Source, read
 
 SMALL = Target(16, 24)
 BUSI = os.environ.get("AUGKIT_BUSI", "")

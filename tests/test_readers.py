@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from augkit.errors import InputError
-from augkit.ingest.readers import Refusal, printable, read, read_folder, read_manifest
+from augkit.ingestion.readers import Refusal, printable, read, read_folder, read_manifest
 
 
 def picture(path: Path, size: tuple[int, int] = (6, 4)) -> Path:

@@ -57,7 +57,7 @@ class Folder:
         """Return how many changes are committed."""
         try:
             names = os.listdir(self.path / "log")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
         numbers = [int(n[:10]) for n in names if re.fullmatch(r"\d{10}\.json", n)]
         if len(numbers) != max(numbers, default=0):

@@ -16,8 +16,6 @@ from augkit.errors import DamagedStore, FormatError
 FORMAT_VERSION = 1
 """Raised whenever an older augkit could misread what a newer one wrote."""
 
-N_FOLDS = 20
-
 Entry = dict[str, Any]
 """One committed change, as kept in the log."""
 

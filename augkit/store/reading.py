@@ -17,8 +17,8 @@ import numpy as np
 
 from augkit.errors import DamagedStore, LineageError, StoreError
 from augkit.interfaces import Shape
-from augkit.partitions import PARTS, Partition
-from augkit.store.format import N_FOLDS, Entry, digest_of
+from augkit.partitions import N_FOLDS, PARTS, Partition
+from augkit.store.format import Entry, digest_of
 from augkit.store.samples import Purpose, Rows, ShardName, StoredSamples
 from augkit.store.shards import ShardPool
 

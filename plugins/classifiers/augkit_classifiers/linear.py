@@ -63,7 +63,7 @@ class Linear(Classifier):
         weights = self._weights(labels)
         self._standardise(features, weights)
         standard = (features - self.mean_) / self.spread_
-        fitted = [self._regression(standard, labels, weights, C) for C in self._candidates(val)]
+        fitted = [self._regression(standard, labels, weights, c) for c in self._candidates(val)]
         losses = [self._loss(model, val) for model in fitted] if len(fitted) > 1 else [0.0]
         self.model_ = fitted[int(np.argmin(losses))]
 
@@ -93,12 +93,12 @@ class Linear(Classifier):
         return _GRID if np.isin(val.labels, self.present_).any() else (1.0,)
 
     def _regression(
-        self, standard: np.ndarray, labels: np.ndarray, weights: np.ndarray, C: float
+        self, standard: np.ndarray, labels: np.ndarray, weights: np.ndarray, strength: float
     ) -> Any:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
-        model = LogisticRegression(C=C / len(labels), tol=1e-4, max_iter=5000)
+        model = LogisticRegression(C=strength / len(labels), tol=1e-4, max_iter=5000)
         failure: Warning | None = None
         for precision in (np.float32, np.float64):  # the first is several times faster
             with warnings.catch_warnings():
@@ -108,7 +108,8 @@ class Linear(Classifier):
                 except ConvergenceWarning as warning:
                     failure = warning
         raise PluginFailed(
-            f"linear did not converge with C={C:g}. Take a smaller one: -o C={C / 10:g}"
+            f"linear did not converge with C={strength:g}. "
+            f"Take a smaller one: -o C={strength / 10:g}"
         ) from failure
 
     def _predict(self, model: Any, samples: Samples) -> np.ndarray:

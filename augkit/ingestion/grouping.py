@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from augkit.ingest.duplicates import clusters
-from augkit.store.format import N_FOLDS
+from augkit.ingestion.duplicates import clusters
+from augkit.partitions import N_FOLDS
 
 _ORDER = (0, 17, 14, 4, 8, 12, 1, 18, 5, 9, 15, 2, 13, 6, 10, 19, 3, 7, 16, 11)
 """Ties go to the first fold of this list: any beginning of it is about 70/15/15, spread evenly over

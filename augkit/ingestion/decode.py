@@ -18,7 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from augkit.errors import InputError, OptionError
-from augkit.ingest.readers import Refusal, Source, printable
+from augkit.ingestion.readers import Refusal, Source, printable
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 """Pillow's names of the formats that are read; PPM includes PGM and PBM."""

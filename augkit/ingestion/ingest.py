@@ -16,10 +16,10 @@ import numpy as np
 
 from augkit.engines.local import Backend, ordered_map
 from augkit.errors import InputError, NameTaken, OptionError, StoreNotFound
-from augkit.ingest.decode import Decoded, Target, attempt, choose_size, image_size, parse_size
-from augkit.ingest.duplicates import fingerprints, related_pairs
-from augkit.ingest.grouping import assign_folds, join_groups
-from augkit.ingest.readers import Listing, Refusal, Source, printable, read
+from augkit.ingestion.decode import Decoded, Target, attempt, choose_size, image_size, parse_size
+from augkit.ingestion.duplicates import fingerprints, related_pairs
+from augkit.ingestion.grouping import assign_folds, join_groups
+from augkit.ingestion.readers import Listing, Refusal, Source, printable, read
 from augkit.interfaces import Progress, Shape, silent
 from augkit.partitions import HOLDOUT
 from augkit.store import DatasetStore, Snapshot, locate
