@@ -22,10 +22,11 @@ from augkit.augmentation import make
 from augkit.errors import AugkitError, OptionError, PluginFailed, StoreError
 from augkit.features import FeatureCache
 from augkit.interfaces import Classifier, Context, Progress, Samples, silent
-from augkit.metrics import score
+from augkit.metrics import Score, score
 from augkit.partitions import Partition, Protocol, protocol
 from augkit.registry import Plugin, registry
 from augkit.results import Results
+from augkit.stats import effective_groups, interval, mean_of_fits, standard_error
 from augkit.store import DatasetStore, Run, Snapshot
 from augkit.store.locate import open_store
 from augkit.store.samples import JoinedSamples, StoredSamples
@@ -34,6 +35,7 @@ from augkit.tables import table
 log = logging.getLogger("augkit")
 
 N_SEEDS = 5
+_BOUNDS = {"mcc": (-1.0, 1.0)}
 HEADLINE = ("accuracy", "balanced_accuracy", "auroc")
 
 
@@ -109,14 +111,17 @@ class Evaluation:
         lines += [f"note: {a.name}: {a.unavailable}" for a in self.arms if a.unavailable]
         return "\n".join(lines)
 
+    def _distinct(self) -> list[Arm]:
+        return [arm for arm in self.arms if arm.metrics and arm.same_as is None]
+
     def _table(self, names: Sequence[str]) -> str:
-        rows = [[a.name, a.rows, *(a.metrics[n] for n in names)] for a in self.arms if a.metrics]
+        rows = [[a.name, a.rows, *(a.metrics[n] for n in names)] for a in self._distinct()]
         return table(["arm", "images", *(n.replace("_", " ") for n in names)], rows)
 
     def _by_class(self) -> str:
         rows = []
-        for arm in self.arms:
-            for name in self.classes if arm.metrics else ():
+        for arm in self._distinct():
+            for name in self.classes:
                 found = [arm.metrics[f"{m}:{name}"] for m in ("sensitivity", "specificity")]
                 rows.append([arm.name, name, *found])
         return table(["arm", "class", "sensitivity", "specificity"], rows)
@@ -371,43 +376,53 @@ class _Evaluation:
             rounds.setdefault((fit.partition // per_repeat, fit.seed), []).append(fit)
         scores = [self._score(r) for r in rounds.values()]
         groups = self.snapshot.real.groups
-        found = {}
-        for name in scores[0]:
-            values = np.array([s[name][0] for s in scores])
-            influences = np.stack([s[name][1] for s in scores])
-            used = (influences != 0).any(axis=0) | scores[0][name][2]
-            found[name] = _estimate(values, influences[:, used], groups[used])
-        return found
+        return {
+            name: _estimate([s[name] for s in scores], groups, _BOUNDS.get(name, (0.0, 1.0)))
+            for name in scores[0]
+        }
 
     def _repeats(self) -> int:
         return len({p.name.partition(", repeat ")[2] for p in self.plan.partitions})
 
-    def _score(self, fits: list[_Fit]) -> dict[str, tuple[float, np.ndarray, np.ndarray]]:
-        """Return metric -> value, influence of every real row, and which rows were tested."""
-        rows, folds = [], []
-        for fit in fits:
-            tested = self.snapshot.parts(self.plan.partitions[fit.partition]) == 2
-            rows.append(np.flatnonzero(tested))
-            folds.append(np.full(len(rows[-1]), fit.partition))
-        index = np.concatenate(rows)
+    def _score(self, fits: list[_Fit]) -> dict[str, Score]:
+        """Return the metrics of one round of folds, as scores over all real rows."""
+        tested = [
+            np.flatnonzero(self.snapshot.parts(self.plan.partitions[fit.partition]) == 2)
+            for fit in fits
+        ]
+        index = np.concatenate(tested)
         scored = score(
             self.snapshot.real.labels[index],
-            np.concatenate([f.probabilities for f in fits]),
+            np.concatenate([fit.probabilities for fit in fits]),
             self.snapshot.classes,
-            fits=np.concatenate(folds),
+            fits=np.repeat([fit.partition for fit in fits], [len(rows) for rows in tested]),
         )
-        tested = np.zeros(len(self.snapshot.real.keys), bool)
-        tested[index] = True
-        found = {}
-        for name, one in scored.items():
-            influence = np.zeros(len(tested))
-            influence[index] = one.influence
-            found[name] = (one.value, influence, tested)
-        return found
+        n = len(self.snapshot.real.keys)
+        return {name: _spread(found, index, n) for name, found in scored.items()}
 
 
-def _estimate(values: np.ndarray, influences: np.ndarray, groups: np.ndarray) -> Estimate:
-    raise NotImplementedError
+def _spread(found: Score, index: np.ndarray, n: int) -> Score:
+    """Return a score of the tested rows as one of all n rows; the others do not move it."""
+    influence, weight = np.zeros(n), np.zeros(n)
+    influence[index], weight[index] = found.influence, found.weight
+    return Score(found.value, influence, weight)
+
+
+def _estimate(scores: Sequence[Score], groups: np.ndarray, bounds: tuple[float, float]) -> Estimate:
+    """Return the mean of the rounds (seeds, repeats) with its interval over groups and fits."""
+    weight = np.mean([s.weight for s in scores], axis=0)
+    used = weight > 0
+    influences = np.stack([s.influence[used] for s in scores])
+    values = [s.value for s in scores]
+    if np.isnan(values).any() or not used.any():
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    mean = mean_of_fits(values, influences, groups[used])
+    error = standard_error(mean.influence, groups[used])
+    n_groups = effective_groups(weight[used], groups[used])
+    low, high = interval(
+        mean.value, error, n_groups=n_groups, fits=mean.fit_variance, bounds=bounds
+    )
+    return Estimate(mean.value, low, high)
 
 
 def _twin(name: str, arms: Mapping[str, tuple[str, ...]]) -> str | None:

@@ -163,8 +163,8 @@ def _area(positive: np.ndarray, scores: np.ndarray) -> Score:
 def _rank(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return for each score the share of the others that lie below it; an equal one is half."""
     others = np.sort(others)
-    sides = (np.searchsorted(others, scores, side) for side in ("left", "right"))
-    return sum(sides) / (2 * len(others))
+    below, not_above = (np.searchsorted(others, scores, s) for s in ("left", "right"))
+    return (below + not_above) / (2 * len(others))
 
 
 def _f1(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> Score:

@@ -149,9 +149,10 @@ def _precedence(point: EntryPoint) -> tuple[bool, str, str]:
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
     """Return name and version; a half-removed package has neither."""
-    metadata = point.dist.metadata if point.dist else None
-    given = metadata or {}
-    return given.get("Name") or "unknown", given.get("Version") or "0"
+    dist = point.dist
+    if dist is None or not {"Name", "Version"} <= set(dist.metadata or ()):
+        return "unknown", "0"
+    return dist.name, dist.version
 
 
 def _taken(plugin: Plugin, first: Plugin) -> Failure:

@@ -67,7 +67,7 @@ def phantoms(
     Balanced accuracy of `linear`, 100 training and 200 test images a class, 96x80, three seeds:
 
         difficulty           0      0.25   0.5    0.75   1
-        balanced accuracy    TABLE
+        balanced accuracy    0.99   0.96   0.80   0.45   0.35
 
     Sizes from 16x16. Raises OptionError for a value out of range.
     """
@@ -611,7 +611,7 @@ def _check_probabilities(name: str, made: np.ndarray, n: int, n_classes: int) ->
     )
     sums = made.sum(1, dtype=np.float64)
     assert np.abs(sums - 1).max() <= 1e-6, (
-        f"{name}.predict_proba gives a row that sums to {sums[np.abs(sums - 1).argmax()]:.7f}, not 1"
+        f"{name}.predict_proba gives rows that sum to {sums.min():.7f}..{sums.max():.7f}, not 1"
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 from scipy import fft
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -25,11 +25,11 @@ from augkit.interfaces import Progress, silent
 SIDE = 96
 """Height and width of a print, in pixels."""
 
-THRESHOLD = 0.13
+THRESHOLD = 0.132
 """Two images with a higher score are relatives."""
 
 _COARSE = 48
-_COARSE_THRESHOLD = 0.16
+_COARSE_FACTOR = 1.2
 _ROWS = 64
 _COLUMNS = 256
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
@@ -141,10 +141,14 @@ def _shrink(image: np.ndarray) -> np.ndarray:
 def _flatten(small: np.ndarray) -> np.ndarray:
     """Return images without slow changes and with even local contrast, or zeros.
 
-    The 4 grey levels keep compression noise in black regions down.
+    What is black counts as outside of the image: means are taken over the rest, so that the
+    outline of the field of view, the same in every image of a scanner, leaves no trace. The
+    4 grey levels keep compression noise in dark regions down.
     """
-    detail = small - gaussian_filter(small, (0, 2, 2), mode="reflect")
-    contrast = np.sqrt(gaussian_filter(detail * detail, (0, 6, 6), mode="reflect"))
+    seen = minimum_filter(maximum_filter(small, (1, 5, 5)) > 8, (1, 7, 7)).astype(np.float32)
+    share = [np.maximum(gaussian_filter(seen, (0, s, s)), 1e-3) for s in (2, 6)]
+    detail = seen * (small - gaussian_filter(seen * small, (0, 2, 2)) / share[0])
+    contrast = np.sqrt(gaussian_filter(detail * detail, (0, 6, 6)) / share[1])
     even = detail / (contrast + 4)
     even[np.ptp(small, (1, 2)) < 1] = 0
     return even
@@ -236,7 +240,7 @@ def _search(
         # The first view is the print itself, where the order of two images does not matter.
         skip = max((max(begin, index + 1) if group == 0 else begin) - block.first_column, 0)
         rough = _peaks(template, block.coarse[skip:], _COARSE)
-        candidates = skip + np.flatnonzero(rough > min(threshold, _COARSE_THRESHOLD))
+        candidates = skip + np.flatnonzero(rough > threshold * _COARSE_FACTOR)
         for view in block.views[row, firsts[group] : ends[group]]:
             fine = _peaks(view, block.others[candidates], SIDE)
             best[candidates] = np.maximum(best[candidates], fine)

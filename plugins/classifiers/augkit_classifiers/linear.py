@@ -16,6 +16,7 @@ from augkit.options import option
 _KEY = "linear-features-1"
 _GRID = (0.1, 1.0, 10.0)
 _SIDE = 96
+_MAX_ITERATIONS = 5000
 # The features are about 0.02 to 1 large; one that is nearly constant in training must not become
 # huge when it moves in a test image.
 _LEAST_SPREAD = 0.01
@@ -98,7 +99,7 @@ class Linear(Classifier):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
-        model = LogisticRegression(C=strength / len(labels), tol=1e-4, max_iter=5000)
+        model = LogisticRegression(C=strength / len(labels), tol=1e-4, max_iter=_MAX_ITERATIONS)
         failure: Warning | None = None
         for precision in (np.float32, np.float64):  # the first is several times faster
             with warnings.catch_warnings():

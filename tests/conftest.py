@@ -1,0 +1,24 @@
+"""Slow tests and tests on a GPU run only where they are asked for, or can run."""
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the slow tests as well")
+
+
+def pytest_collection_modifyitems(config, items):
+    without_gpu = pytest.mark.skip(reason="needs a CUDA device")
+    slow = [] if config.getoption("--slow") else [i for i in items if i.get_closest_marker("slow")]
+    for item in items:
+        if item.get_closest_marker("gpu") and not has_gpu():
+            item.add_marker(without_gpu)
+    if slow:
+        items[:] = [item for item in items if item not in slow]
+        config.hook.pytest_deselected(items=slow)
+
+
+def has_gpu():
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,222 @@
+"""Imports point one way, starting is fast, and nothing in the product runs what data says."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "augkit"
+CLI = ROOT / "cli" / "augkit_cli"
+PLUGINS = sorted(p for p in ROOT.glob("plugins/*/augkit_*") if p.is_dir())
+EXAMPLES = sorted(ROOT.glob("docs/examples/*/augkit_*.py"))
+HEAVY = {"torch", "torchvision", "cv2"}
+
+
+def sources(*places):
+    found = [f for p in places for f in ([p] if p.is_file() else sorted(p.rglob("*.py")))]
+    assert found, f"no Python files in {places}"
+    return found
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(node):
+    """Yield the names of the modules that are imported anywhere below a node."""
+    for item in ast.walk(node):
+        if isinstance(item, ast.Import):
+            yield from (alias.name for alias in item.names)
+        elif isinstance(item, ast.ImportFrom):
+            assert item.level == 0, "imports are absolute"
+            yield item.module
+
+
+def top_level(path):
+    """Return the packages that a file imports, wherever in the file."""
+    return {name.split(".")[0] for name in imported(tree(path))}
+
+
+def at_import(path):
+    """Return the packages that a file imports when it is imported: not within functions."""
+    found, waiting = set(), [tree(path)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {name.split(".")[0] for name in imported(node)}
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def ours(packages):
+    return {name for name in packages if name.split("_")[0] == "augkit"}
+
+
+@pytest.mark.parametrize("path", sources(CORE), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_core_imports_neither_plugins_nor_the_command_line(path):
+    assert ours(top_level(path)) <= {"augkit"}
+    assert not top_level(path) & {"click", "rich"}
+
+
+@pytest.mark.parametrize("package", PLUGINS, ids=lambda p: p.name)
+def test_a_plugin_imports_only_the_core_and_itself(package):
+    for path in sources(package):
+        assert ours(top_level(path)) <= {"augkit", package.name}, path
+        assert not top_level(path) & {"click", "rich"}, path
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_an_example_imports_the_public_names_alone(path):
+    names = {name for name in imported(tree(path)) if name.startswith("augkit")}
+    assert names <= {"augkit", "augkit.testing"}
+
+
+def test_the_command_line_imports_the_core_and_no_plugin():
+    for path in sources(CLI):
+        assert ours(top_level(path)) <= {"augkit", "augkit_cli"}, path
+
+
+@pytest.mark.parametrize("place", [CORE, CLI, *PLUGINS], ids=lambda p: p.name)
+def test_no_module_imports_heavy_libraries_when_it_is_imported(place):
+    late = HEAVY | {"sklearn", "scipy", "matplotlib", "pandas", "ray", "timm"}
+    for path in sources(place):
+        assert not at_import(path) & late, path
+
+
+def test_what_the_plugins_need_at_import_is_seen_by_these_tests(tmp_path):
+    path = tmp_path / "sample.py"
+    path.write_text(
+        "import a.b\nclass C:\n    from d import e\n    def f(self):\n        import g\n"
+        "if TYPE_CHECKING:\n    import h\nelse:\n    import i\n"
+    )
+    assert at_import(path) == {"a", "d", "i"}
+    assert top_level(path) == {"a", "d", "g", "h", "i"}
+
+
+def loaded_by(code):
+    """Return the modules that are loaded after this code ran in a new process."""
+    end = "\n    import sys; print('LOADED', *{m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", f"try:\n    {code}\nfinally:{end}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"COLUMNS": "100"},
+    )
+    assert "LOADED" in done.stdout, done.stderr
+    return set(done.stdout.split("LOADED")[1].split()), done
+
+
+def command(*arguments):
+    return f"import sys; sys.argv[1:] = {list(arguments)}; import augkit_cli.main as m; m.run()"
+
+
+def test_importing_augkit_loads_nothing_else():
+    loaded, _ = loaded_by("import augkit")
+    assert "augkit" in loaded
+    assert not loaded & (HEAVY | {"numpy", "h5py", "pluggy", "sklearn", "matplotlib", "PIL"})
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_loads_no_library_that_takes_long(flag):
+    loaded, done = loaded_by(command(flag))
+    assert done.returncode == 0, done.stderr
+    late = {"sklearn", "scipy", "matplotlib", "h5py", "pandas", "PIL", "jinja2"}
+    assert not loaded & (HEAVY | late)
+
+
+def test_listing_plugins_loads_neither_torch_nor_opencv():
+    loaded, done = loaded_by(command("plugins"))
+    assert done.returncode == 0, done.stderr
+    assert "flip" in done.stdout and "linear" in done.stdout
+    assert not loaded & HEAVY
+
+
+@pytest.mark.slow
+def test_help_answers_in_a_fraction_of_a_second():
+    best = min(seconds_of(command("--help")) for _ in range(7)) - min(
+        seconds_of("pass") for _ in range(7)
+    )
+    assert best < 0.3
+
+
+def seconds_of(code):
+    """Return the processor seconds of a new process: others' load on this machine falls out."""
+    before = os.times()
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+    after = os.times()
+    return (after.children_user + after.children_system) - (
+        before.children_user + before.children_system
+    )
+
+
+CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load"}
+MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def dangers(node):
+    """Yield what in a syntax tree could run code that comes from data or from a user's words."""
+    for item in ast.walk(node):
+        if isinstance(item, (ast.Import, ast.ImportFrom)):
+            yield from (n for n in imported(item) if n.split(".")[0] in MODULES)
+        if isinstance(item, ast.Call):
+            called = ast.unparse(item.func)
+            flags = {k.arg: ast.unparse(k.value) for k in item.keywords}
+            if called in CALLS or called == "torch.save":
+                yield called
+            if called == "torch.load" and flags.get("weights_only") != "True":
+                yield "torch.load without weights_only=True"
+            if flags.get("shell", "False") != "False":
+                yield "shell=True"
+            if flags.get("allow_pickle", "False") != "False":
+                yield "allow_pickle=True"
+
+
+@pytest.mark.parametrize("place", [CORE, CLI, *PLUGINS, *EXAMPLES], ids=lambda p: p.name)
+def test_nothing_runs_what_is_in_data(place):
+    for path in sources(place):
+        assert list(dangers(tree(path))) == [], path
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from joblib import load",
+        "eval(text)",
+        "exec(text)",
+        "yaml.load(file)",
+        "torch.save(model, path)",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "subprocess.run(line, shell=True)",
+        "numpy.load(path, allow_pickle=True)",
+    ],
+)
+def test_what_is_dangerous_is_seen_by_these_tests(code):
+    assert len(list(dangers(ast.parse(code)))) == 1
+
+
+def test_every_package_is_named_in_pyproject_and_installs_only_names_of_augkit():
+    import tomllib
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = set(settings["packages"])
+    assert {p.split(".")[0].split("_")[0] for p in packages} == {"augkit"}
+    places = {name: ROOT / folder for name, folder in settings["package-dir"].items()}
+    there = {
+        ".".join((name, *path.parent.relative_to(folder).parts))
+        for name, folder in places.items()
+        for path in folder.rglob("__init__.py")
+    }
+    assert there == packages
+    assert set(places) == {"augkit", "augkit_cli", *(p.name for p in PLUGINS)}
