@@ -16,7 +16,7 @@ from augkit.errors import InputError
 from augkit.partitions import HOLDOUT, PARTS, k_fold
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.locate import open_store
-from augkit.tables import table
+from augkit.tables import counted, one_line, table, typed
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,14 @@ class StoreInfo:
         image = self.values["image"]
         colour = "grey" if image["channels"] == 1 else "colour"
         size = f"{image['width']}x{image['height']} {colour}"
-        return f"{self.values['store']}: images of {size}, {self.values['commits']} commits"
+        place = self.values["store"]
+        where = one_line(Path(place).resolve().name if place == "." else place)
+        return f"{where}: images of {size}, {counted(self.values['commits'], 'commit')}"
 
     def _real(self) -> str:
         real = self.values["real"]
+        if not real["rows"]:
+            return "no images yet: augkit ingest FOLDER"
         rows = [
             [name, real["by_class"][name], *(real["by_part_and_class"][p][name] for p in PARTS)]
             for name in self.values["classes"]
@@ -47,19 +51,21 @@ class StoreInfo:
         rows.append(["all", real["rows"], *(real["by_part"][p] for p in PARTS)])
         lines = [table(["real images", "all", *PARTS], rows), ""]
         lines.append(
-            f"{real['groups']} groups of relatives; {real['masks']} images with a mask; "
-            f"{real['colour']} came in colour"
+            f"{counted(real['groups'], 'group')} of images that stay together; "
+            f"{counted(real['masks'], 'image')} with a mask; {real['colour']} came in colour"
         )
         if real["conflicts"]:
             lines.append(
-                f"{len(real['conflicts'])} images left out: their relatives are of another class "
-                "(--conflicts keep at ingest takes them in)"
+                f"{counted(len(real['conflicts']), 'image')} left out, with relatives of another "
+                "class (info --rows FILE.csv names them; ingest --conflicts keep takes them in)"
             )
         lines.append(_detectable(real["smallest_detectable"]))
         return "\n".join(lines)
 
     def _runs(self) -> str:
         runs = self.values["runs"]
+        if not self.values["real"]["rows"]:
+            return ""
         if not runs:
             return "no augmentation yet: augkit augment --plugin flip"
         rows = [
@@ -154,11 +160,15 @@ def _detectable_difference(counts: list[float]) -> float:
 
 
 def _detectable(smallest: dict[str, float]) -> str:
-    split, folds = (f"{100 * smallest[name]:.1f} points" for name in ("70/15/15", "5 folds"))
+    split, folds = (_points(smallest[name]) for name in ("70/15/15", "5 folds"))
     return (
         "smallest difference in balanced accuracy that an evaluation can be expected to show: "
         f"{folds} with 5 folds, {split} with 70/15/15"
     )
+
+
+def _points(difference: float) -> str:
+    return "none" if difference >= 1 else f"{100 * difference:.1f} points"
 
 
 def _write_rows(snapshot: Snapshot, path: Path) -> None:
@@ -181,12 +191,11 @@ def _write_rows(snapshot: Snapshot, path: Path) -> None:
 def _shown(plugin_options: dict[str, dict[str, Any]]) -> str:
     """Return options as they are typed, of all plugins of a chain."""
     words = []
-    for options in plugin_options.values():
-        for key, value in options.items():
-            typed = ",".join(map(str, value)) if isinstance(value, list) else value
-            words.append(f"{key}={typed}")
+    for plugin, options in plugin_options.items():
+        owner = f"{plugin}." if len(plugin_options) > 1 else ""
+        words += [f"{owner}{key}={typed(value)}" for key, value in options.items()]
     return " ".join(words)
 
 
 def _note(run: dict[str, Any]) -> str:
-    return "made before the groups changed" if run["stale"] else ""
+    return "stale: groups were joined since; augment again" if run["stale"] else ""

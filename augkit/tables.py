@@ -1,4 +1,4 @@
-"""Plain text tables."""
+"""Plain text: tables, counts, and values as they are typed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return aligned columns, numbers to the right; the last column is not padded."""
-    cells = [list(head), *([_text(c) for c in row] for row in rows)]
+    cells = [list(head), *([one_line(c) for c in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     right = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(head))]
     lines = []
@@ -22,7 +22,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
-def _text(value: Any) -> str:
-    """Return a cell as one line, whatever characters a name holds."""
+def counted(n: int, noun: str) -> str:
+    """Return a number and what it counts, such as "1 image" or "2 images"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def typed(value: Any) -> str:
+    """Return the JSON value of an option as a user types it: 0.8,1.2 or false."""
+    if isinstance(value, list):
+        return ",".join(map(typed, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def one_line(value: Any) -> str:
+    """Return a value as one line, whatever characters a name holds."""
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import augkit as ak
 from augkit.store import DatasetStore
@@ -54,3 +55,25 @@ def toy_store(
 def tree(folder: Path) -> dict[str, bytes]:
     """Return every file below a folder with its bytes."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *classes: type) -> None:
+    """Make classes known as plugins of the distribution `toys`, beside the installed ones."""
+    from augkit import registry as module
+    from augkit.interfaces import Classifier
+
+    installed = module.registry()
+    added = tuple(
+        module.Plugin(
+            c.name,
+            "classifier" if issubclass(c, Classifier) else "augmenter",
+            c.family,
+            "toys",
+            "1.0",
+            c,
+        )
+        for c in classes
+    )
+    together = module.Registry((*installed.plugins, *added), installed.failures)
+    for user in ("augkit.augmentation", "augkit.evaluation"):
+        monkeypatch.setattr(f"{user}.registry", lambda: together)

@@ -27,7 +27,7 @@ from augkit.store.format import Entry
 from augkit.store.locate import DEFAULT_NAME, is_store
 from augkit.store.shards import ShardWriter
 from augkit.summary import StoreInfo, summarise
-from augkit.tables import table
+from augkit.tables import counted, table
 
 log = logging.getLogger("augkit")
 
@@ -48,6 +48,8 @@ class IngestReport:
     stale: tuple[str, ...]
     size_reason: str
     ignored: int
+    policy: str = ""
+    """What became of the groups of several classes, if this ingest changed it."""
 
     def to_json(self) -> str:
         """Return the keys of `info`, and what was refused."""
@@ -64,8 +66,8 @@ class IngestReport:
         lines = [self._added(), str(self.info)]
         if self.pairs:
             lines.append(
-                f"{self.pairs} pairs of near-duplicates found; the largest group has "
-                f"{self.largest_group} images; relatives never part"
+                f"{counted(self.pairs, 'pair')} of near-duplicates found, which stay together; "
+                f"the largest group has {counted(self.largest_group, 'image')}"
             )
         if self.refused:
             rows = [[r.path, r.reason] for r in self.refused]
@@ -79,9 +81,9 @@ class IngestReport:
 
     def _added(self) -> str:
         if not self.added:
-            return "all images are in the store already: nothing to do"
-        also = f"; {self.ignored} other files ignored" if self.ignored else ""
-        return f"{self.added} images added{also}. {self.size_reason}"
+            return f"all images are in the store already: {self.policy or 'nothing to do'}"
+        also = f"; {counted(self.ignored, 'other file')} ignored" if self.ignored else ""
+        return f"{counted(self.added, 'image')} added{also}. {self.size_reason}"
 
 
 def ingest(
@@ -102,8 +104,9 @@ def ingest(
 
     The store is made if there is none. size: "192x160", width x height, for a new store; by
     default it follows from the images. channels: 1 grey (default) or 3. conflicts: what to do with
-    groups of several classes, "drop" (default) or "keep". Files that cannot be read stop the
-    ingest unless `skip_bad`. Raises InputError, OptionError or NameTaken; then nothing is written.
+    groups of several classes, "drop" (default) or "keep"; given again, it changes what is done
+    with those in the store. Files that cannot be read stop the ingest unless `skip_bad`. Raises
+    InputError, OptionError or NameTaken; then nothing is written.
     """
     if conflicts not in (None, "drop", "keep"):
         raise OptionError(f"conflicts is {conflicts!r}; it must be 'drop' or 'keep'")
@@ -214,7 +217,7 @@ def _prepare(
     if opened is None:
         path = _new_path(store)
         height, width, reason = (
-            (*wanted, f"Size {size} as asked.") if wanted else _chosen(listing, skip_bad)
+            (*wanted, f"Size {size}, as asked.") if wanted else _chosen(listing, skip_bad)
         )
         target = Target(height, width, channels or 1, fit)
         return (
@@ -237,7 +240,7 @@ def _existing(store: str | Path | None) -> DatasetStore | None:
     try:
         return DatasetStore.open(path) if is_store(path := locate()) else None
     except StoreNotFound as error:
-        if "several" in str(error):
+        if str(error).startswith("several"):
             raise
         return None
 
@@ -257,7 +260,17 @@ def _chosen(listing: Listing, skip_bad: bool) -> tuple[int, int, str]:
         except InputError as error:
             if not skip_bad:
                 raise InputError(f"{error}; --skip-bad leaves such files out") from error
-    return choose_size(sizes)
+    if not sizes:
+        raise _nothing_read(len(listing.sources))
+    height, width, reason = choose_size(sizes)
+    return height, width, f"Size {reason}."
+
+
+def _nothing_read(n: int) -> InputError:
+    return InputError(
+        f"none of the {counted(n, 'file')} can be read as an image: nothing was committed; "
+        "augkit ingest without --skip-bad says why"
+    )
 
 
 def _check_refused(refused: tuple[Refusal, ...], skip_bad: bool) -> None:
@@ -265,8 +278,8 @@ def _check_refused(refused: tuple[Refusal, ...], skip_bad: bool) -> None:
         first = "; ".join(f"{r.path}: {r.reason}" for r in refused[:3])
         more = f"; and {len(refused) - 3} more" if len(refused) > 3 else ""
         raise InputError(
-            f"{len(refused)} files cannot be read: {first}{more}. Nothing was committed; "
-            "--skip-bad leaves them out"
+            f"{counted(len(refused), 'file')} cannot be used: {first}{more}. Nothing was "
+            "committed; --skip-bad leaves such files out"
         )
 
 
@@ -280,8 +293,7 @@ def _new_sources(store: DatasetStore, snapshot: Snapshot, listing: Listing) -> l
         if row is None:
             new.append(source)
             continue
-        with source.path.open("rb") as file:
-            same = hashlib.file_digest(file, "sha256").hexdigest() == str(real.sha256[row])
+        same = _digest(source.path) == str(real.sha256[row])
         if not same or snapshot.classes[real.labels[row]] != source.label:
             what = "other bytes" if not same else "another class"
             raise NameTaken(
@@ -289,6 +301,14 @@ def _new_sources(store: DatasetStore, snapshot: Snapshot, listing: Listing) -> l
                 "give this data set another name with --dataset NAME"
             )
     return new
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{printable(path)} cannot be read: {error.strerror}") from error
 
 
 @dataclass
@@ -312,20 +332,32 @@ class _Ingest:
     pairs: int = 0
     fresh: list[str] = field(default_factory=list)
     """Runs that were not stale before."""
+    policy: str = ""
 
     def run(
         self, items: Iterator[tuple[Source, Decoded | Refusal]], n: int, *, masks: bool
     ) -> None:
-        """Write all items into a shard and commit it; nothing to do if there are none."""
-        if not n:
-            return
+        """Write all items into a shard and commit it; without new images there is none."""
         snapshot = self.store.snapshot()
         stale = snapshot.stale_runs(HOLDOUT)
         self.fresh = [name for name in snapshot.runs if name not in stale]
+        if n:
+            self._bring(items, n, masks=masks)
+        if not self.kept and self.conflicts not in (None, snapshot.grouping.get("conflicts")):
+            self.store.commit(self._regroup)
+            done = "kept" if self.conflicts == "keep" else "left out"
+            self.policy = f"those with relatives of another class are now {done}"
+
+    def _bring(
+        self, items: Iterator[tuple[Source, Decoded | Refusal]], n: int, *, masks: bool
+    ) -> None:
         writer = self.store.write_shard(self._attributes(), masks=masks)
         try:
             self._read(items, n, writer)
             _check_refused(tuple(self.refused), self.skip_bad)
+            if not self.kept:
+                writer.discard()
+                return
             shard = writer.finish(self._columns())
         except BaseException:
             writer.discard()
@@ -349,8 +381,8 @@ class _Ingest:
             self._write(block, writer)
             done += len(block)
             self.progress("read", done, n)
-        if not self.kept and self.skip_bad:
-            raise InputError(f"none of the {n} files could be read: nothing was written")
+        if n and len(self.refused) == len(self.listing.sources) and self.skip_bad:
+            raise _nothing_read(n)
 
     def _write(self, block: list[tuple[Source, Decoded | Refusal]], writer: ShardWriter) -> None:
         self.refused += [r for _, r in block if isinstance(r, Refusal)]
@@ -403,6 +435,13 @@ class _Ingest:
             "options": {"fit": self.fit, "skipped": len(self.refused)},
         }
 
+    def _regroup(self, snapshot: Snapshot) -> Entry:
+        """Return a log entry that changes only what is done with groups of several classes."""
+        old, real, policy = snapshot.grouping, snapshot.real, self.conflicts or "drop"
+        _check_classes(real.groups, real.labels, list(snapshot.classes), policy)
+        table = {**old, "version": old["version"] + 1, "conflicts": policy}
+        return {"kind": "grouping", "grouping": table}
+
     def _grouping(self, snapshot: Snapshot, classes: list[str]) -> dict[str, Any]:
         real, old = snapshot.real, snapshot.grouping
         labels = np.array([classes.index(s.label) for s in self.kept], np.int64)
@@ -444,10 +483,11 @@ class _Ingest:
             added=len(self.kept),
             refused=(*self.listing.refused, *self.refused),
             pairs=self.pairs,
-            largest_group=int(np.bincount(snapshot.real.groups).max()),
+            largest_group=int(np.bincount(snapshot.real.groups).max(initial=0)),
             stale=tuple(name for name in stale if name in self.fresh),
             size_reason=self.reason,
             ignored=self.listing.ignored,
+            policy=self.policy,
         )
 
 
@@ -462,10 +502,10 @@ def _check_classes(groups: np.ndarray, labels: np.ndarray, classes: list[str], p
     mixed = np.isin(pairs[0], np.flatnonzero(np.bincount(pairs[0]) > 1))
     usable = pairs[1][~mixed] if policy == "drop" else pairs[1]
     for label, count in enumerate(np.bincount(usable, minlength=len(classes)).tolist()):
-        if count < 2 and label in labels:
+        if count < 2:
             n = int((labels == label).sum())
             raise InputError(
-                f"class {printable(classes[label])!r} has {n} images in {count} groups of "
-                "relatives; it needs at least 2 groups, to train and to test: add images of "
-                "it, or leave the class out"
+                f"class {printable(classes[label])!r} has {counted(n, 'image')} in "
+                f"{counted(count, 'usable group')} of relatives; it needs at least 2 groups, to "
+                "train and to test: add images of it, or leave the class out"
             )

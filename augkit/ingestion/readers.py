@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from augkit.errors import InputError
+from augkit.store.locate import is_store
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm")
 """What an image file's name ends in, in any case."""
@@ -234,6 +235,8 @@ def _visit(entry: os.DirEntry[str], path: PurePath, root: Path, found: _Found) -
         found.refuse(path, "its name is not valid UTF-8; rename it")
     elif is_folder and entry.is_symlink():
         found.refuse(path, "is a link to a folder; move that folder here, or list its files in CSV")
+    elif is_folder and is_store(root / path):
+        found.ignored += 1
     elif is_folder:
         if len(path.parts) == 1:
             found.classes.append(entry.name)

@@ -11,7 +11,7 @@ from typing import Any
 
 from augkit.interfaces import Progress
 from augkit.registry import Plugin, Registry
-from augkit.tables import table
+from augkit.tables import table, typed
 
 
 def configure_logging() -> None:
@@ -92,9 +92,5 @@ _HEAD = ["family", "from", "options"]
 
 
 def _line(plugin: Plugin) -> list[str]:
-    options = " ".join(f"{key}={_typed(value)}" for key, value in plugin.options.items())
+    options = " ".join(f"{key}={typed(value)}" for key, value in plugin.options.items())
     return [plugin.name, plugin.family, f"{plugin.distribution} {plugin.version}", options]
-
-
-def _typed(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -62,9 +63,10 @@ class Linear(Classifier):
             raise InputError(_too_few(self.present_, context.classes))
         features = context.cached(_KEY, features_of, train)
         weights = self._weights(labels)
-        self._standardise(features, weights)
-        standard = (features - self.mean_) / self.spread_
-        fitted = [self._regression(standard, labels, weights, c) for c in self._candidates(val)]
+        with _one_thread():
+            self._standardise(features, weights)
+            standard = (features - self.mean_) / self.spread_
+            fitted = [self._regression(standard, labels, weights, c) for c in self._candidates(val)]
         losses = [self._loss(model, val) for model in fitted] if len(fitted) > 1 else [0.0]
         self.model_ = fitted[int(np.argmin(losses))]
 
@@ -116,7 +118,8 @@ class Linear(Classifier):
     def _predict(self, model: Any, samples: Samples) -> np.ndarray:
         """Return float64 (N, classes present in training)."""
         features = self.context_.cached(_KEY, features_of, samples)
-        return model.predict_proba((features - self.mean_) / self.spread_)
+        with _one_thread():
+            return model.predict_proba((features - self.mean_) / self.spread_)
 
     def _loss(self, model: Any, val: Samples) -> float:
         """Return the mean log loss on the validation rows whose class was in training."""
@@ -136,6 +139,17 @@ def features_of(images: np.ndarray) -> np.ndarray:
     d is 908 for one channel and 1420 for three.
     """
     return np.stack([_features(image) for image in images]).astype(np.float32)
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """Hold the linear algebra to one thread.
+
+    The matrices are small: more threads wait for each other, ten times slower on a busy machine,
+    and their number would change the last digits.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    return threadpool_limits(1)
 
 
 def _features(image: np.ndarray) -> np.ndarray:

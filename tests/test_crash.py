@@ -1,0 +1,313 @@
+"""Killing any command at any moment: what was committed stays, and nothing else is seen.
+
+Run as a script, this file is the driver: it forks a child for each point in a command's life, and
+the child kills itself there, at a call that changes something on the disk.
+"""
+
+import builtins
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import augkit as ak
+from augkit import evaluation
+from augkit.errors import StoreError
+from augkit.interfaces import Classifier
+from augkit.registry import Plugin, Registry
+from augkit.store import DatasetStore
+from augkit.store.folder import Folder
+from augkit.store.packed import PackedFile
+
+FORMS = ["a.store", "a.h5"]
+STORES = ["a.store", "a.h5", "b.store", "b.h5"]
+MODES = ["before", "within", "after"]
+
+
+@dataclass
+class Prior(Classifier):
+    """Learns how frequent the classes are."""
+
+    name = "prior"
+
+    def fit(self, train, val, context):
+        counts = np.bincount(train.labels, minlength=len(context.classes))
+        self.prior_ = (counts / counts.sum() + 0.001 * context.seed).astype(np.float32)
+
+    def predict_proba(self, samples):
+        rows = np.tile(self.prior_, (len(samples), 1))
+        return rows / rows.sum(axis=1, keepdims=True)
+
+
+def evaluate(store: Path) -> None:
+    plugin = Plugin("prior", "classifier", "toy", "tests", "1", Prior)
+    normal, evaluation.registry = evaluation.registry, lambda: Registry((plugin,), ())
+    try:
+        ak.evaluate(store, "prior", split="70/15/15", arms=["real"], seeds=3)
+    finally:
+        evaluation.registry = normal
+
+
+COMMANDS: dict[str, Callable[[Path, str], Any]] = {
+    "ingest": lambda root, form: ak.ingest(root / "first", root / form, size="16x16", workers=1),
+    "ingest-more": lambda root, form: ak.ingest(root / "second", root / form, workers=1),
+    "augment": lambda root, form: ak.augment(root / form, "zoom+brightness", n=9, workers=1),
+    "retract": lambda root, form: ak.retract(root / form, "flip"),
+    "pack": lambda root, form: ak.pack(ak.open(root / form), root / "b.h5"),
+    "unpack": lambda root, form: ak.unpack(ak.open(root / form), root / "b.store"),
+    "evaluate": lambda root, form: evaluate(root / form),
+}
+ONCE_ONLY = {"retract", "pack", "unpack"}
+"""These refuse, in plain words, to be done twice."""
+
+
+def prepare(root: Path, command: str, form: str) -> Path:
+    """Make the images and the store as they are before the command."""
+    for dataset, seed in (("first", 1), ("second", 2)):
+        rng = np.random.default_rng(seed)
+        for i in range(12):
+            path = root / dataset / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path)
+    if command != "ingest":
+        ak.ingest(root / "first", root / form, size="16x16")
+        ak.augment(root / form, "flip", workers=1).run
+        ak.augment(root / form, "zoom", n=5, workers=1)
+    return root
+
+
+class Killer:
+    """Counts the calls that change the disk, and kills this process at one of them."""
+
+    def __init__(self, at: int, mode: str):
+        self.at = at
+        self.mode = mode
+        self.calls: list[str] = []
+
+    def step(self, name: str, whole: Callable[[], Any], half: Callable[[], Any] | None) -> Any:
+        self.calls.append(name)
+        if len(self.calls) != self.at:
+            return whole()
+        if self.mode == "within" and half is not None:
+            half()
+        elif self.mode != "before":
+            whole()
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+    def install(self) -> None:
+        for name in ("link", "rename", "replace", "fsync", "open", "unlink", "mkdir", "rmdir"):
+            self._wrap(os, name)
+        for owner, name in (
+            (h5py.File, "__init__"), (h5py.File, "close"), (h5py.Group, "create_dataset"),
+            (h5py.Group, "copy"), (h5py.Dataset, "resize"), (h5py.AttributeManager, "__setitem__"),
+        ):  # fmt: skip
+            self._wrap(owner, name)
+        self._wrap_sendfile()
+        self._wrap_open(io)
+        self._wrap_open(builtins)
+
+    def _wrap(self, owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return self.step(name, lambda: real(*args, **kwargs), None)
+
+        setattr(owner, name, wrapped)
+
+    def _wrap_sendfile(self) -> None:
+        real = os.sendfile
+
+        def sendfile(out: int, source: int, offset: int, count: int) -> int:
+            half = lambda: real(out, source, offset, 700)  # noqa: E731
+            return self.step("sendfile", lambda: real(out, source, offset, count), half)
+
+        os.sendfile = sendfile  # type: ignore[assignment]
+
+    def _wrap_open(self, owner: Any) -> None:
+        real = owner.open
+
+        def opened(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+            if not set(mode) & set("wxa+"):
+                return real(file, mode, *args, **kwargs)
+            made = self.step("create", lambda: real(file, mode, *args, **kwargs), None)
+            made.write = self._write(made, made.write)
+            return made
+
+        owner.open = opened
+
+    def _write(self, file: Any, real: Callable[[Any], int]) -> Callable[[Any], int]:
+        def write(content: Any) -> int:
+            def half() -> None:
+                real(content[: len(content) // 2])
+                file.flush()
+
+            return self.step("write", lambda: real(content), half)
+
+        return write
+
+
+def drive(command: str, form: str, base: Path, target: Path, n_points: int) -> None:
+    """Run the command once to its end, then kill it at points evenly spread, in every mode.
+
+    Leaves in `target` a folder `end`, and one for each kill; prints the names of the calls.
+    """
+    calls = fork(command, form, base, target / "end", None, 0)
+    points = sorted({round(p) for p in np.linspace(1, len(calls), n_points or len(calls))})
+    for mode in MODES:
+        for at in points:
+            if fork(command, form, base, target / f"{mode}-{at}", mode, at) is not None:
+                raise SystemExit(f"{command}: not killed {mode} call {at}")
+    print(json.dumps(calls))
+
+
+def fork(
+    command: str, form: str, base: Path, root: Path, mode: str | None, at: int
+) -> list[str] | None:
+    """Run the command in a child on a copy of `base`; return its calls, None if it was killed."""
+    shutil.copytree(base, root)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        killer = Killer(at, mode or "")
+        pipe = os.fdopen(write, "w")
+        killer.install()
+        COMMANDS[command](root, form)
+        pipe.write(json.dumps(killer.calls))
+        pipe.flush()
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        told = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status not in (0, -signal.SIGKILL):
+        raise SystemExit(f"{command}: exit code {status} {mode} call {at}")
+    return json.loads(told) if status == 0 else None
+
+
+def contents(root: Path) -> dict[str, str]:
+    """Return a digest of everything visible: real images and every run of every store."""
+    found = {}
+    for name in STORES:
+        if not (root / name).exists() or not ak_is_store(root / name):
+            continue
+        store = ak.open(root / name)
+        snapshot = store.snapshot()
+        real = snapshot.real
+        if len(real.keys):
+            columns = (real.keys, real.labels, real.groups, real.folds, real.sha256, real.conflict)
+            found[name] = digest(snapshot.inspect()[:], *columns)
+        for run in snapshot.runs:
+            rows = (snapshot.params(run), snapshot.parents(run), snapshot.inspect(run).labels)
+            found[f"{name}: {run}"] = digest(snapshot.inspect(run)[:], *rows)
+        store.close()
+    return found
+
+
+def ak_is_store(path: Path) -> bool:
+    return Folder.is_one(path) or (path.is_file() and PackedFile.is_one(path))
+
+
+def digest(*arrays: np.ndarray) -> str:
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def results(root: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in root.rglob("*.json") if "results" in p.parent.name}
+
+
+def leftovers(root: Path) -> list[str]:
+    """Return the files that belong to no commit."""
+    found = [str(p.relative_to(root)) for p in root.rglob("*") if "~" in p.name]
+    found += [str(p.relative_to(root)) for p in root.rglob("tmp/*")]
+    found += [str(p.relative_to(root)) for p in root.rglob("*.tmp")]
+    for name in STORES:
+        if (root / name).exists():
+            found += ak.verify(ak.open(root / name)).uncommitted
+    return found
+
+
+def check(root: Path, command: str, form: str, before: dict[str, str], end: Path) -> None:
+    """Hold one killed command against the promise, then give the same command again."""
+    for name in STORES:
+        if (root / name).exists() and ak_is_store(root / name):
+            found = ak.verify(ak.open(root / name))
+            assert found.sound, str(found)
+        elif (root / name).exists():
+            DatasetStore.create(root / name, height=16, width=16)  # raises unless it is free
+    after = contents(end)
+    now = contents(root)
+    assert now in (before, after)
+    assert results(root).items() <= results(end).items()
+    if now == after and command in ONCE_ONLY:
+        with pytest.raises(StoreError, match=r"exists already|no run 'flip'"):
+            COMMANDS[command](root, form)
+    else:
+        COMMANDS[command](root, form)
+    assert contents(root) == after
+    assert results(root) == results(end)
+    for name in STORES:
+        if (root / name).exists():
+            ak.augment(root / name, "scale", n=1, workers=1)
+    assert leftovers(root) == []
+    assert all(ak.verify(ak.open(root / n)).sound for n in STORES if (root / n).exists())
+
+
+def kill_everywhere(tmp_path: Path, command: str, form: str, n_points: int) -> None:
+    base = prepare(tmp_path / "base", command, form)
+    before = contents(base)
+    target = tmp_path / "killed"
+    target.mkdir()
+    arguments = [command, form, str(base), str(target), str(n_points)]
+    driver = subprocess.run(
+        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=False
+    )
+    assert driver.returncode == 0, driver.stderr
+    calls = json.loads(driver.stdout.splitlines()[-1])
+    assert len(calls) > 5, calls
+    assert contents(target / "end") != before or command == "evaluate"
+    killed = sorted(p for p in target.iterdir() if p.name != "end")
+    assert len(killed) >= len(MODES) * min(n_points or len(calls), len(calls))
+    for root in killed:
+        try:
+            check(root, command, form, before, target / "end")
+        except BaseException as error:
+            at = int(root.name.partition("-")[2])
+            error.add_note(f"killed {root.name} of {len(calls)}: {calls[at - 1]}")
+            raise
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_killed_command_leaves_all_or_nothing(tmp_path: Path, command: str, form: str) -> None:
+    kill_everywhere(tmp_path, command, form, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_killed_at_every_call_leaves_all_or_nothing(
+    tmp_path: Path, command: str, form: str
+) -> None:
+    kill_everywhere(tmp_path, command, form, 0)
+
+
+if __name__ == "__main__":
+    drive(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5]))

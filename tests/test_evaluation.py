@@ -1,0 +1,333 @@
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from toys import CLASSES, offer, toy_store
+
+import augkit as ak
+from augkit.errors import LineageError, OptionError, PluginFailed, StoreError
+from augkit.interfaces import Augmenter, Classifier, Context, Samples
+from augkit.partitions import HOLDOUT, k_fold
+from augkit.store import DatasetStore
+
+
+@dataclass
+class Coin(Classifier):
+    """Random probabilities from the seed; counts its fits."""
+
+    name = "coin"
+    fits: ClassVar[list[tuple[int, int]]] = []
+
+    def fit(self, train: Samples, val: Samples, context: Context) -> None:
+        Coin.fits.append((context.seed, len(train)))
+        self.rng_ = np.random.default_rng([context.seed, len(train)])
+        self.n_ = len(context.classes)
+
+    def predict_proba(self, samples: Samples) -> np.ndarray:
+        return self.rng_.dirichlet(np.ones(self.n_), len(samples)).astype(np.float32)
+
+
+@dataclass
+class Stripes(Classifier):
+    """Reads the class from a mark that the test draws into the images."""
+
+    name = "stripes"
+    deterministic = True
+    fast = True
+
+    def fit(self, train: Samples, val: Samples, context: Context) -> None:
+        self.n_ = len(context.classes)
+
+    def predict_proba(self, samples: Samples) -> np.ndarray:
+        marks = np.concatenate([b[:, 0, 0, 0] for b in samples.blocks()])
+        return np.eye(self.n_, dtype=np.float32)[marks]
+
+
+@pytest.fixture(autouse=True)
+def _plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    Coin.fits = []
+    offer(monkeypatch, Coin, Stripes)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DatasetStore:
+    return toy_store(tmp_path / "a.store")
+
+
+def marked_store(path: Path, n_per_class: int = 20) -> DatasetStore:
+    """Return a store whose first pixel is the label."""
+    store = DatasetStore.create(path, height=16, width=16)
+    names = [c for c in CLASSES for _ in range(n_per_class)]
+    pixels = np.random.default_rng(0).integers(0, 256, (len(names), 16, 16, 1), np.uint8)
+    pixels[:, 0, 0, 0] = np.repeat(np.arange(3), n_per_class)
+    ak.ingest_arrays(store, [pixels], names, keys=[str(i) for i in range(len(names))],
+                     find_relatives=False)
+    return store
+
+
+def test_a_classifier_that_knows_everything_scores_one(tmp_path: Path) -> None:
+    result = ak.evaluate(marked_store(tmp_path / "a.store"), "stripes")
+    (real,) = result.arms
+    assert result.protocol == "5 folds"
+    assert result.test_images == 60
+    for name in ("accuracy", "balanced_accuracy", "auroc", "sensitivity:benign"):
+        assert real.metrics[name].value == 1
+        assert 0.7 < real.metrics[name].low < 1, "no interval may have no width"
+
+
+def test_guessing_scores_chance_and_the_interval_covers_it(tmp_path: Path) -> None:
+    result = ak.evaluate(toy_store(tmp_path / "a.store", 60), "coin", folds=5)
+    found = result.arms[0].metrics["balanced_accuracy"]
+    assert found.low < 1 / 3 < found.high
+    assert 0.2 < found.value < 0.47
+
+
+def test_arms_are_real_each_family_and_all(store: DatasetStore) -> None:
+    ak.augment(store, "flip")
+    ak.augment(store, "zoom")
+    result = ak.evaluate(store, "coin", seeds=1)
+    assert [a.name for a in result.arms] == ["real", "traditional", "all"]
+    assert [a.rows for a in result.arms] == [42, 126, 126]
+    assert result.arms[1].runs == ("flip", "zoom")
+    assert result.arms[2].same_as == "traditional"
+
+
+def test_equal_arms_are_fitted_once(store: DatasetStore) -> None:
+    ak.augment(store, "flip")
+    result = ak.evaluate(store, "coin", seeds=2)
+    assert sorted(Coin.fits) == [(0, 42), (0, 84), (1, 42), (1, 84)]
+    assert result.computed == 4
+    assert result.fits == 6
+
+
+def test_arms_can_be_chosen_also_by_run(store: DatasetStore) -> None:
+    ak.augment(store, "flip")
+    ak.augment(store, "zoom")
+    result = ak.evaluate(store, "coin", arms=["real", "zoom"], seeds=1)
+    assert [(a.name, a.runs) for a in result.arms] == [("real", ()), ("zoom", ("zoom",))]
+    with pytest.raises(OptionError, match="no arm 'dagan'; there are: real, traditional, all"):
+        ak.evaluate(store, "coin", arms=["dagan"])
+
+
+def test_a_random_classifier_gets_five_seeds_on_one_split(store: DatasetStore) -> None:
+    result = ak.evaluate(store, "coin")
+    assert result.protocol == "70/15/15"
+    assert [seed for seed, _ in Coin.fits] == [0, 1, 2, 3, 4]
+
+
+def test_folds_repeats_and_seeds_multiply(store: DatasetStore) -> None:
+    result = ak.evaluate(store, "coin", folds=5, repeats=2, seeds=3)
+    assert result.fits == 30
+    assert result.protocol == "5 folds, 2 repeats"
+    assert result.test_images == 60
+
+
+def test_nothing_is_computed_twice_and_numbers_stay(store: DatasetStore) -> None:
+    first = ak.evaluate(store, "coin", folds=5, seeds=2)
+    Coin.fits = []
+    again = ak.evaluate(store, "coin", folds=5, seeds=2)
+    assert Coin.fits == []
+    assert again.computed == 0
+    assert again.arms == first.arms
+
+
+def test_an_interrupted_evaluation_continues(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Coin.predict_proba
+
+    def interrupted(self: Coin, samples: Samples) -> np.ndarray:
+        if len(Coin.fits) == 4:
+            raise KeyboardInterrupt
+        return honest(self, samples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Coin, "predict_proba", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ak.evaluate(store, "coin", folds=5, seeds=2)
+    Coin.fits = []
+    result = ak.evaluate(store, "coin", folds=5, seeds=2)
+    assert len(Coin.fits) == 7
+    assert result.fits == 10
+
+
+def test_a_damaged_result_is_computed_again(store: DatasetStore) -> None:
+    first = ak.evaluate(store, "coin", seeds=2)
+    for path in (store.path / "results").iterdir():
+        path.write_text("{")
+    assert ak.evaluate(store, "coin", seeds=2) == first
+
+
+def test_results_of_other_options_classes_or_images_are_not_mixed_up(tmp_path: Path) -> None:
+    a = toy_store(tmp_path / "a.store")
+    ak.evaluate(a, "coin", seeds=1)
+    ak.augment(a, "flip")
+    Coin.fits = []
+    ak.evaluate(a, "coin", seeds=1)
+    assert Coin.fits == [(0, 84)]
+
+
+def test_a_packed_store_gives_the_same_numbers_and_keeps_its_file(tmp_path: Path) -> None:
+    store = toy_store(tmp_path / "a.store")
+    ak.augment(store, "zoom")
+    packed = ak.pack(store, tmp_path / "b.h5")
+    before = (tmp_path / "b.h5").read_bytes()
+    first, second = (ak.evaluate(s, "coin", folds=5, seeds=1) for s in (store, packed))
+    assert first.arms == second.arms
+    assert (tmp_path / "b.h5").read_bytes() == before
+
+
+def test_rows_for_another_partition_are_made_from_its_training_part_only(
+    store: DatasetStore,
+) -> None:
+    from augkit.augmentation import make
+
+    ak.augment(store, "flip")
+    snapshot = store.snapshot()
+    for partition in k_fold(5):
+        made = make(snapshot, snapshot.run("flip"), partition)
+        parents = snapshot.training(partition)
+        assert np.array_equal(made[:], parents[:][:, :, ::-1])
+        assert np.array_equal(made.labels, parents.labels)
+        assert (made.ids < 0).all()
+
+
+def test_made_rows_equal_the_stored_ones_on_the_partition_of_the_run(store: DatasetStore) -> None:
+    from augkit.augmentation import make
+
+    ak.augment(store, "flip+brightness+scale+zoom", n=40)
+    snapshot = store.snapshot()
+    (run,) = snapshot.runs.values()
+    made = make(snapshot, run, HOLDOUT)
+    assert np.array_equal(made[:], snapshot.inspect(run.name)[:])
+    assert np.array_equal(made[3:50:7], snapshot.inspect(run.name)[3:50:7])
+
+
+@dataclass
+class Dream(Augmenter):
+    """Generates noise."""
+
+    name = "dream"
+    family = "generative"
+
+    def apply(
+        self, images: np.ndarray | None, labels: np.ndarray, params: np.ndarray
+    ) -> np.ndarray:
+        assert images is None
+        rngs = [np.random.default_rng(int(seed)) for seed in params["seed"]]
+        return np.stack([r.integers(0, 256, (24, 32, 1), np.uint8) for r in rngs])
+
+
+def test_a_generative_plugin_is_an_arm_of_its_own(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, Coin, Dream)
+    with pytest.raises(OptionError, match="--n IMAGES_A_CLASS"):
+        ak.augment(store, "dream")
+    ak.augment(store, "dream", n=7)
+    ak.augment(store, "flip")
+    result = ak.evaluate(store, "coin", seeds=1)
+    assert [(a.name, a.rows) for a in result.arms] == [
+        ("real", 42), ("traditional", 84), ("dream", 63), ("all", 105),
+    ]
+
+
+@dataclass
+class Peek(Coin):
+    name = "peek"
+
+    def predict_proba(self, samples: Samples) -> np.ndarray:
+        return np.eye(3, dtype=np.float32)[samples.labels]
+
+
+@dataclass
+class Wrong(Coin):
+    name = "wrong"
+    how: str = "shape"
+
+    def predict_proba(self, samples: Samples) -> np.ndarray:
+        found = super().predict_proba(samples)
+        return {
+            "shape": found[:-1],
+            "sum": found * 2,
+            "nan": found * np.nan,
+            "negative": found * [[-1, 1, 1]],
+            "list": found.tolist(),
+            "raise": lambda: 1 / 0,
+        }[self.how]  # type: ignore[return-value]
+
+
+def test_a_classifier_that_asks_for_test_labels_is_refused(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, Peek)
+    with pytest.raises(LineageError, match="labels of test images are not given"):
+        ak.evaluate(store, "peek")
+
+
+@pytest.mark.parametrize("how", ["shape", "sum", "nan", "negative", "list", "raise"])
+def test_wrong_probabilities_are_a_named_error(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    offer(monkeypatch, Wrong)
+    with pytest.raises(PluginFailed, match="classifier 'wrong'"):
+        ak.evaluate(store, "wrong", {"how": how})
+    assert not (store.path / "results").exists()
+
+
+@dataclass
+class Crash(Coin):
+    name = "crash"
+
+    def fit(self, train: Samples, val: Samples, context: Context) -> None:
+        raise ZeroDivisionError("oh")
+
+
+def test_a_classifier_that_fails_names_the_cell(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, Crash)
+    with pytest.raises(
+        PluginFailed, match=r"'crash' failed on arm 'real', 70/15/15, seed 0: ZeroDivisionError: oh"
+    ):
+        ak.evaluate(store, "crash")
+
+
+def test_json_has_the_promised_keys(store: DatasetStore) -> None:
+    found = json.loads(ak.evaluate(store, "coin", seeds=1).to_json())
+    assert {"classifier", "protocol", "weights", "reduced", "arms", "comparisons"} <= set(found)
+    arm = found["arms"][0]
+    assert {"name", "rows", "metrics"} <= set(arm)
+    assert {"value", "low", "high"} == set(arm["metrics"]["accuracy"])
+    assert {f"sensitivity:{c}" for c in CLASSES} <= set(arm["metrics"])
+
+
+def test_the_frame_has_a_row_for_each_arm_and_metric(store: DatasetStore) -> None:
+    result = ak.evaluate(store, "coin", seeds=1)
+    frame = result.to_frame()
+    assert len(frame) == sum(len(a.metrics) for a in result.arms)
+    assert set(frame.columns) == {"arm", "rows", "metric", "value", "low", "high"}
+
+
+def test_one_class_cannot_be_evaluated(tmp_path: Path) -> None:
+    store = toy_store(tmp_path / "a.store", classes=("only",))
+    with pytest.raises(StoreError, match="holds one class only"):
+        ak.evaluate(store, "coin")
+
+
+def test_an_empty_part_is_a_plain_error(tmp_path: Path) -> None:
+    store = toy_store(tmp_path / "a.store", 2)
+    with pytest.raises(StoreError, match="groups are too few"):
+        ak.evaluate(store, "coin", folds=20)
+
+
+def test_more_fits_make_the_interval_narrower_than_the_fits_alone_would(
+    tmp_path: Path,
+) -> None:
+    store = toy_store(tmp_path / "a.store", 60)
+    few = ak.evaluate(store, "coin", seeds=2, folds=5).arms[0].metrics["accuracy"]
+    many = ak.evaluate(store, "coin", seeds=8, folds=5).arms[0].metrics["accuracy"]
+    assert many.high - many.low < few.high - few.low
