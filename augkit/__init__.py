@@ -21,6 +21,7 @@ _WHERE = {
     "Classifier": "augkit.interfaces",
     "Context": "augkit.interfaces",
     "DatasetStore": "augkit.store",
+    "HOLDOUT": "augkit.partitions",
     "Samples": "augkit.interfaces",
     "Window": "augkit.interfaces",
     "augment": "augkit.augmentation",

@@ -63,7 +63,7 @@ def evaluate(store: Path) -> None:
 
 
 COMMANDS: dict[str, Callable[[Path, str], Any]] = {
-    "ingest": lambda root, form: ak.ingest(root / "first", root / form, size="16x16", workers=1),
+    "ingest": lambda root, form: ak.ingest(root / "first", root / form, size="64x48", workers=1),
     "ingest-more": lambda root, form: ak.ingest(root / "second", root / form, workers=1),
     "augment": lambda root, form: ak.augment(root / form, "zoom+brightness", n=9, workers=1),
     "retract": lambda root, form: ak.retract(root / form, "flip"),
@@ -82,9 +82,9 @@ def prepare(root: Path, command: str, form: str) -> Path:
         for i in range(12):
             path = root / dataset / "ab"[i % 2] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path)
+            Image.fromarray(rng.integers(0, 256, (48, 64), np.uint8)).save(path)
     if command != "ingest":
-        ak.ingest(root / "first", root / form, size="16x16")
+        ak.ingest(root / "first", root / form, size="64x48")
         ak.augment(root / form, "flip", workers=1).run
         ak.augment(root / form, "zoom", n=5, workers=1)
     return root
@@ -225,7 +225,9 @@ def ak_is_store(path: Path) -> bool:
 def digest(*arrays: np.ndarray) -> str:
     total = hashlib.sha256()
     for array in arrays:
-        total.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        total.update(
+            f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes()
+        )
     return total.hexdigest()
 
 
@@ -251,7 +253,7 @@ def check(root: Path, command: str, form: str, before: dict[str, str], end: Path
             found = ak.verify(ak.open(root / name))
             assert found.sound, str(found)
         elif (root / name).exists():
-            DatasetStore.create(root / name, height=16, width=16)  # raises unless it is free
+            DatasetStore.create(root / name, height=48, width=64)  # raises unless it is free
     after = contents(end)
     now = contents(root)
     assert now in (before, after)

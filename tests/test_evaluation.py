@@ -63,8 +63,9 @@ def marked_store(path: Path, n_per_class: int = 20) -> DatasetStore:
     names = [c for c in CLASSES for _ in range(n_per_class)]
     pixels = np.random.default_rng(0).integers(0, 256, (len(names), 16, 16, 1), np.uint8)
     pixels[:, 0, 0, 0] = np.repeat(np.arange(3), n_per_class)
-    ak.ingest_arrays(store, [pixels], names, keys=[str(i) for i in range(len(names))],
-                     find_relatives=False)
+    ak.ingest_arrays(
+        store, [pixels], names, keys=[str(i) for i in range(len(names))], find_relatives=False
+    )
     return store
 
 
@@ -231,7 +232,10 @@ def test_a_generative_plugin_is_an_arm_of_its_own(
     ak.augment(store, "flip")
     result = ak.evaluate(store, "coin", seeds=1)
     assert [(a.name, a.rows) for a in result.arms] == [
-        ("real", 42), ("traditional", 84), ("dream", 63), ("all", 105),
+        ("real", 42),
+        ("traditional", 84),
+        ("dream", 63),
+        ("all", 105),
     ]
 
 

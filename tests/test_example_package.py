@@ -67,7 +67,7 @@ def test_the_commands_of_its_readme_do_what_it_says(augkit):
     assert arms["real"]["value"] > 1 / 3
     runs = json.loads(augkit("info", "--json"))["runs"]
     assert [r["plugin"] for r in runs] == ["depth-gain", "flip+depth-gain"]
-    assert runs[0]["options"]["gain_range"] == [-3.0, 3.0]
+    assert runs[0]["options"]["depth-gain"]["gain_range"] == [-3.0, 3.0]
 
 
 def test_it_is_listed_beside_the_built_in_plugins(augkit):

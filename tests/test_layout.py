@@ -87,7 +87,7 @@ def test_the_command_line_imports_the_core_and_no_plugin():
 
 @pytest.mark.parametrize("place", [CORE, CLI, *PLUGINS], ids=lambda p: p.name)
 def test_no_module_imports_heavy_libraries_when_it_is_imported(place):
-    late = HEAVY | {"sklearn", "scipy", "matplotlib", "pandas", "ray", "timm"}
+    late = HEAVY | {"sklearn", "matplotlib", "pandas", "ray", "timm"}
     for path in sources(place):
         assert not at_import(path) & late, path
 

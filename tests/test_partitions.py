@@ -102,7 +102,10 @@ def test_a_protocol_holds_all_partitions_of_all_repeats() -> None:
     thrice = protocol(None, 5, 3)
     assert thrice.name == "5 folds, 3 repeats"
     assert thrice.partitions == k_fold(5) + k_fold(5, 1) + k_fold(5, 2)
-    assert [p.name for p in protocol(None, None, 2).partitions] == ["70/15/15", "70/15/15, repeat 1"]
+    assert [p.name for p in protocol(None, None, 2).partitions] == [
+        "70/15/15",
+        "70/15/15, repeat 1",
+    ]
 
 
 @pytest.mark.parametrize(

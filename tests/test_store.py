@@ -114,8 +114,9 @@ def test_pack_and_unpack_keep_every_row_and_every_identity(tmp_path: Path) -> No
         for run in (None, "zoom"):
             assert np.array_equal(first.inspect(run)[:], other.inspect(run)[:])
             assert first.inspect(run).digest == other.inspect(run).digest
-            assert np.array_equal(first.inspect(run).masks(slice(None))[0],
-                                  other.inspect(run).masks(slice(None))[0])
+            assert np.array_equal(
+                first.inspect(run).masks(slice(None))[0], other.inspect(run).masks(slice(None))[0]
+            )
         assert first.training_digest(HOLDOUT) == other.training_digest(HOLDOUT)
         assert np.array_equal(first.params("zoom"), other.params("zoom"))
     assert all(ak.verify(s).sound for s in (folder, packed, back))
@@ -321,8 +322,9 @@ def test_classes_of_several_data_sets_are_matched_by_name(tmp_path: Path) -> Non
     store = toy_store(tmp_path / "a.store")
     names = labels(4, ("normal", "atypical", "benign"))
     keys = [f"{i}" for i in range(12)]
-    ak.ingest_arrays(store, [images(12, seed=5)], names, keys=keys, dataset="second",
-                     find_relatives=False)
+    ak.ingest_arrays(
+        store, [images(12, seed=5)], names, keys=keys, dataset="second", find_relatives=False
+    )
     snapshot = store.snapshot()
     assert snapshot.classes == ("benign", "malignant", "normal", "atypical")
     assert [snapshot.classes[i] for i in snapshot.real.labels[60:]] == names

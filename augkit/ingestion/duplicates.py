@@ -4,6 +4,11 @@ An image becomes a print of 96 x 96: high-passed, its local contrast evened out,
 whitened. Two prints are compared by normalised cross-correlation over all shifts (Kuglin and Hines
 1975), of which the peak counts, once as they are, once mirrored, and with either of them shrunk
 to a few sizes, because a crop that is resized to the common shape is a magnified copy.
+
+The threshold was chosen on the 780 images of BUSI at 192 x 160. Over it lie 281 of 303,810 pairs,
+239 of them over 0.3; seen by eye, one pair in the lowest twenty is doubtful and none above them.
+Of 199,680 pairs with an image of another hospital (BrEaST), none scores over 0.125. The outline of
+a sector scan gave false pairs up to 0.27 before black was left out of the means.
 """
 
 from __future__ import annotations
@@ -29,7 +34,6 @@ THRESHOLD = 0.132
 """Two images with a higher score are relatives."""
 
 _COARSE = 48
-_COARSE_FACTOR = 1.2
 _ROWS = 64
 _COLUMNS = 256
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
@@ -92,7 +96,7 @@ def related_pairs(
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(prints), _ROWS):
-            views = _views(prints[start : start + _ROWS], workers)
+            views = np.stack(list(pool.map(_views, np.asarray(prints[start : start + _ROWS]))))
             templates = _templates(views)
             for columns in _column_blocks(len(prints), known, start):
                 others = _spectra(prints[columns], workers)
@@ -156,7 +160,7 @@ def _flatten(small: np.ndarray) -> np.ndarray:
 def _whiten(even: np.ndarray) -> np.ndarray:
     """Return images whose smoothed power spectrum is flat up to 36 cycles, unit norm.
 
-    Layered tissue otherwise correlates with layered tissue at any shift.
+    Layered tissue otherwise correlates with any other layered tissue.
     """
     spectra = fft.fft2(even)
     power = gaussian_filter(np.abs(spectra) ** 2, (0, 4, 4), mode="wrap")
@@ -180,27 +184,21 @@ def _spectra(prints: np.ndarray, workers: int) -> np.ndarray:
     return fft.rfft2(np.asarray(prints, np.float32), workers=workers)
 
 
-def _views(prints: np.ndarray, workers: int) -> np.ndarray:
-    """Return the conjugate spectra of each print in each view: complex64 (n, views, 96, 49)."""
-    seen = np.stack([_resized(prints, *view) for group in _VIEWS for view in group], axis=1)
-    norm = np.sqrt((seen * seen).sum((2, 3), keepdims=True))
-    return _spectra(seen / np.maximum(norm, 1e-6), workers).conj()
+def _views(one: np.ndarray) -> np.ndarray:
+    """Return the conjugate spectra of one print in each view: complex64 (views, 96, 49)."""
+    seen = np.stack([_resized(one, *view) for group in _VIEWS for view in group])
+    norm = np.sqrt((seen * seen).sum((1, 2), keepdims=True))
+    return _spectra(seen / np.maximum(norm, 1e-6), 1).conj()
 
 
-def _resized(prints: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Return prints shrunk about the centre and padded with zeros, same shape."""
-    across, down = _resampler(abs(width)), _resampler(height)
-    return down @ prints[:, :, :: -1 if width < 0 else 1] @ across.T
-
-
-def _resampler(scale: float) -> np.ndarray:
-    """Return the matrix that shrinks a column of 96 values: float32 (96, 96)."""
-    size = round(SIDE * scale)
-    shrunk = Image.fromarray(np.eye(SIDE, dtype=np.float32)).resize(
-        (SIDE, size), Image.Resampling.LANCZOS
-    )
-    above = (SIDE - size) // 2
-    return np.pad(np.asarray(shrunk), ((above, SIDE - size - above), (0, 0)))
+def _resized(one: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Return one print shrunk about the centre and padded with zeros, float32 (96, 96)."""
+    columns, rows = round(SIDE * abs(width)), round(SIDE * height)
+    one = np.ascontiguousarray(one[:, ::-1] if width < 0 else one)
+    small = Image.fromarray(one).resize((columns, rows), Image.Resampling.LANCZOS)
+    left, above = (SIDE - columns) // 2, (SIDE - rows) // 2
+    padding = ((above, SIDE - rows - above), (left, SIDE - columns - left))
+    return np.pad(np.asarray(small), padding)
 
 
 def _coarse(spectra: np.ndarray) -> np.ndarray:
@@ -239,7 +237,7 @@ def _search(
         # The first view is the print itself, where the order of two images does not matter.
         skip = max((max(begin, index + 1) if group == 0 else begin) - block.first_column, 0)
         rough = _peaks(template, block.coarse[skip:], _COARSE)
-        candidates = skip + np.flatnonzero(rough > threshold * _COARSE_FACTOR)
+        candidates = skip + np.flatnonzero(rough > threshold)
         for view in block.views[row, firsts[group] : ends[group]]:
             fine = _peaks(view, block.others[candidates], SIDE)
             best[candidates] = np.maximum(best[candidates], fine)

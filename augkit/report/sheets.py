@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from augkit.errors import InputError, OptionError
+from augkit.errors import InputError, OptionError, StoreError
 from augkit.partitions import HOLDOUT
 from augkit.store import DatasetStore, Run, Snapshot
 from augkit.store.locate import open_store
@@ -54,6 +54,8 @@ def preview(
     if n < 1:
         raise OptionError(f"n is {n}; it must be at least 1")
     snapshot = open_store(store).snapshot()
+    if not _labels(snapshot):
+        raise StoreError(f"{snapshot.path} has no training images to show: augkit ingest FOLDER")
     shown = [snapshot.run(name) for name in runs or snapshot.runs]
     rng = np.random.Generator(np.random.Philox(seed))
     blocks = [_rows_of_class(snapshot, shown, label, n, rng) for label in _labels(snapshot)]

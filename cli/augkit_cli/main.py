@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -11,13 +12,16 @@ import click
 
 from augkit import __version__
 from augkit.errors import AugkitError, OptionError
+from augkit.tables import counted
 from augkit_cli.output import configure_logging, progress
 
 _STORE = click.option(
     "--store", metavar="PATH", help="The store: a folder, or one .h5 file. Default: the one here."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-_WORKERS = click.option("--workers", type=int, metavar="N", help="Default: all usable cores.")
+_WORKERS = click.option(
+    "--workers", type=int, metavar="N", help="Workers at once. Default: all usable cores."
+)
 _START = click.option(
     "--start-method",
     type=click.Choice(["threads", "fork", "spawn", "forkserver"]),
@@ -81,10 +85,11 @@ def augkit(verbose: bool) -> None:
 @_START
 @_JSON
 def ingest(source: str, colour: bool, as_json: bool, **flags: Any) -> None:
-    """Bring real images into a store: a folder per class, or a CSV manifest.
+    """Bring real images into a store, which is made if need be.
 
-    A manifest has the columns image and class, and may have mask, group (patient) and dataset.
-    Near-duplicates are found and kept together, in training or in test, never in both.
+    They come as a folder with a subfolder for each class, or as a CSV manifest with the columns
+    image and class, and perhaps mask, group (patient) and dataset. Near-duplicates are found and
+    kept together, in training or in test, never in both.
     """
     import augkit as ak
 
@@ -94,12 +99,21 @@ def ingest(source: str, colour: bool, as_json: bool, **flags: Any) -> None:
 
 
 @augkit.command()
-@click.option("--plugin", "plugins", multiple=True, required=True, help="Repeat, or chain: a+b.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="An augmenter, see augkit plugins; a+b chains two. Repeat it for more runs.",
+)
 @_STORE
 @_OPTIONS
 @click.option("--n", type=int, metavar="N", help="New images for each class.")
 @click.option("--total", type=int, metavar="N", help="New images in all.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Governs what is drawn.")
+@click.option(
+    "--seed", type=int, metavar="N", default=0, show_default=True, help="Governs what is drawn."
+)
 @click.option("--run", metavar="NAME", help="A name for the run; only with one --plugin.")
 @_WORKERS
 @_START
@@ -112,10 +126,10 @@ def augment(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Make new images from the training part, one run for each --plugin.
+    """Make new images from the training part.
 
-    Without --n or --total: one new image for each training image. The same line again does
-    nothing; another seed or option makes another run.
+    Each --plugin makes one run. Without --n or --total: one new image for each training image.
+    The same line again does nothing; another seed or option makes another run.
     """
     import augkit as ak
 
@@ -134,13 +148,22 @@ def augment(
 
 
 @augkit.command()
-@click.option("--classifier", required=True, help="augkit plugins lists them.")
+@click.option(
+    "--classifier", required=True, metavar="NAME", help="What is trained, see augkit plugins."
+)
 @_STORE
 @_OPTIONS
-@click.option("--arms", metavar="A,B", help="Among real, traditional, all, plugins and runs.")
+@click.option("--arms", metavar="A,B", help="What to compare: real, traditional, all, or runs.")
 @click.option("--split", metavar="A/B/C", help="Training/validation/test in %, such as 70/15/15.")
 @click.option("--folds", type=int, metavar="K", help="K-fold cross-validation: 2, 4, 5, 10, 20.")
-@click.option("--repeats", type=int, default=1, show_default=True, help="Deal the folds anew.")
+@click.option(
+    "--repeats",
+    type=int,
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="How often to do it all, with the folds dealt anew.",
+)
 @click.option("--seeds", type=int, metavar="N", help="Fits on each partition. Default: 5.")
 @_JSON
 def evaluate(
@@ -151,10 +174,10 @@ def evaluate(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Measure a classifier with and without the augmentation, on real test images.
+    """Measure a classifier with and without augmentation.
 
-    Runs are made again for each partition, from its training part only. What is computed is
-    kept: an interrupted evaluation goes on where it stopped.
+    It is tested on real images only. Runs are made again for each partition, from its training
+    part only. What is computed is kept: an interrupted evaluation goes on where it stopped.
     """
     import augkit as ak
 
@@ -167,7 +190,7 @@ def evaluate(
 
 @augkit.command()
 @_STORE
-@click.option("--rows", metavar="FILE.csv", help="Write a line for each real image.")
+@click.option("--rows", metavar="FILE.csv", help="Also write a line for each real image.")
 @_JSON
 def info(store: str | None, rows: str | None, as_json: bool) -> None:
     """Say what a store holds."""
@@ -178,12 +201,21 @@ def info(store: str | None, rows: str | None, as_json: bool) -> None:
 
 @augkit.command()
 @_STORE
-@click.option("--run", "runs", multiple=True, metavar="NAME", help="Default: all runs.")
-@click.option("--output", default="preview.png", show_default=True, help="The PNG file.")
-@click.option("--n", default=6, show_default=True, help="Images of each class.")
-@click.option("--seed", default=0, show_default=True, help="Chooses the images.")
+@click.option("--run", "runs", multiple=True, metavar="NAME", help="A run to show. Default: all.")
+@click.option(
+    "--output", metavar="FILE", default="preview.png", show_default=True, help="The PNG file."
+)
+@click.option("--n", metavar="N", default=6, show_default=True, help="Images of each class.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Chooses the images.",
+)
 def preview(store: str | None, runs: tuple[str, ...], **flags: Any) -> None:
-    """Draw a sheet: real images, and below them what the runs made of them."""
+    """Draw real images, and below each what the runs made of it."""
     import augkit as ak
 
     click.echo(str(ak.preview(store, runs=runs or None, **flags)))
@@ -204,7 +236,7 @@ def retract(run: str, store: str | None) -> None:
 @_STORE
 @_JSON
 def verify(store: str | None, as_json: bool) -> None:
-    """Check every byte of a store against its hash, and every row against the rules."""
+    """Check every byte and every row of a store."""
     import augkit as ak
 
     with progress() as bar:
@@ -235,13 +267,16 @@ def unpack(source: str, target: str) -> None:
 
     with progress() as bar:
         folder = ak.unpack(ak.open(source), target, progress=bar)
-    click.echo(f"{folder.path}: {folder.snapshot().number} commits")
+    click.echo(f"{folder.path}: {counted(folder.snapshot().number, 'commit')}")
 
 
 @augkit.command()
 @_JSON
 def plugins(as_json: bool) -> None:
-    """List augmenters and classifiers, with their options, and what could not be loaded."""
+    """List augmenters and classifiers with their options.
+
+    Also what could not be loaded, and why.
+    """
     import augkit as ak
     from augkit_cli.output import plugin_listing
 
@@ -252,7 +287,10 @@ def plugins(as_json: bool) -> None:
 @augkit.command()
 @click.argument("folder", default="demo")
 def demo(folder: str) -> None:
-    """Run the whole way on synthetic images: ingest, augment, evaluate, picture."""
+    """Show the whole way on synthetic images.
+
+    Makes them in FOLDER (default: demo), ingests, augments, evaluates and draws them.
+    """
     import augkit as ak
 
     with progress() as bar:
@@ -278,15 +316,19 @@ def _options(pairs: Sequence[str]) -> dict[str, str]:
 def run() -> None:
     """Run the command line: the one place where errors of users end."""
     configure_logging()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         augkit.main(standalone_mode=False)
     except AugkitError as error:
         if "--verbose" in sys.argv:
             raise
         _fail(str(error), 2)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(2)
+    except click.exceptions.NoArgsIsHelpError:
+        _fail("which command? augkit --help lists them", 2)
+    except click.UsageError as error:
+        _fail(_usage(error), 2)
     except click.ClickException as error:
         _fail(error.format_message(), 2)
     except click.exceptions.Exit as exit:
@@ -296,6 +338,13 @@ def run() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+
+
+def _usage(error: click.UsageError) -> str:
+    """Return what is wrong with a command line, and where to look."""
+    message = error.format_message().rstrip(".")
+    command = error.ctx.command_path if error.ctx else "augkit"
+    return f"{message[:1].lower()}{message[1:]}; {command} --help shows what there is"
 
 
 def _fail(message: str, code: int) -> None:

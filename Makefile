@@ -1,0 +1,54 @@
+# Everything runs in a virtual environment that make makes itself, with python3, and keeps in .venv.
+# Others: make test VENV=/path/to/environment PYTHON=python3.12
+
+VENV   ?= .venv
+PYTHON ?= python3
+ARGS   ?=
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test quick format lint types bench clean
+
+help:  ## list what make can do
+	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile
+
+demo: $(VENV)/.augkit  ## run the whole way on synthetic images, in the folder demo
+	$(BIN)/augkit demo demo
+
+test: $(VENV)/.augkit-test  ## run every test; pytest options in ARGS="..."
+	$(BIN)/python -m pytest --slow $(ARGS)
+
+quick: $(VENV)/.augkit-test  ## run the tests that take seconds
+	$(BIN)/python -m pytest $(ARGS)
+
+format: $(VENV)/.augkit-test  ## bring the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lint: $(VENV)/.augkit-test  ## check form and style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.augkit-test  ## check the types
+	$(BIN)/mypy
+
+bench: $(VENV)/.augkit-bench  ## measure ours against peer libraries
+	@set -e; for file in benchmarks/bench_*.py; do \
+	    echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS); \
+	done
+
+clean:  ## remove what was made, except the environment
+	rm -rf build dist site demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A stamp is older than pyproject.toml when the environment has to be brought up to date.
+$(VENV)/.augkit: WITH =
+$(VENV)/.augkit-test: WITH = [test]
+$(VENV)/.augkit-bench: WITH = [bench]
+$(VENV)/.augkit $(VENV)/.augkit-test $(VENV)/.augkit-bench: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
+	    echo "make: augkit needs Python 3.11 or newer, and $(PYTHON) is" \
+	         "$$($(PYTHON) -V 2> /dev/null || echo missing)." \
+	         "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "make: installing augkit$(WITH) in $(VENV); the first time takes minutes, torch is large"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".$(WITH)"
+	@touch $(VENV)/.augkit $@

@@ -1,0 +1,214 @@
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from augkit.ingest.duplicates import Pairs, clusters, fingerprints, related_pairs
+
+HEIGHT, WIDTH = 160, 192
+
+
+def speckle(seed, height=HEIGHT, width=WIDTH):
+    """Return a scan-like texture, uint8 (height, width, 1): speckle over layers and blobs."""
+    rng = np.random.default_rng(seed)
+    fine = gaussian_filter(rng.normal(size=(height, width)), (1.0, 1.6))
+    layers = gaussian_filter(rng.normal(size=(height, width)), (3, 14))
+    blobs = gaussian_filter(rng.normal(size=(height, width)), 16)
+    mixed = fine / fine.std() + layers / layers.std() + blobs / blobs.std()
+    return np.clip(100 + 25 * mixed, 0, 255).astype(np.uint8)[..., None]
+
+
+def magnified(image, x, y, width, height):
+    """Return a window of the image, resized back to the shape of the image."""
+    window = Image.fromarray(image[y : y + height, x : x + width, 0])
+    return np.asarray(window.resize((image.shape[1], image.shape[0]), Image.Resampling.LANCZOS))[
+        ..., None
+    ]
+
+
+def marked(image):
+    copy = image.copy()
+    copy[10:18, 20:60:3] = 255
+    copy[90:130, 100] = copy[110, 80:120] = 255
+    return copy
+
+
+def shifted(seed, x, y):
+    large = speckle(seed, HEIGHT + 40, WIDTH + 40)
+    return large[:HEIGHT, :WIDTH], large[y : y + HEIGHT, x : x + WIDTH]
+
+
+def pair_set(pairs):
+    return set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def unrelated():
+    return np.stack([speckle(seed) for seed in range(100, 140)])
+
+
+def found_among(unrelated, image, copy):
+    """Return the pairs found when an image and its copy lie among unrelated ones."""
+    images = np.stack([image, *unrelated, copy])
+    return related_pairs(fingerprints(images))
+
+
+def assert_only_pair(pairs, unrelated):
+    assert pair_set(pairs) == {(0, len(unrelated) + 1)}
+
+
+def test_prints_have_zero_mean_and_unit_norm(unrelated):
+    prints = fingerprints(unrelated)
+    assert prints.dtype == np.float32
+    assert prints.shape == (len(unrelated), 96, 96)
+    np.testing.assert_allclose(prints.mean((1, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose((prints**2).sum((1, 2)), 1, atol=1e-4)
+
+
+def test_a_print_does_not_depend_on_the_other_images(unrelated):
+    together = fingerprints(np.concatenate([unrelated, unrelated]))
+    np.testing.assert_allclose(together[70:71], fingerprints(unrelated[30:31]), atol=1e-6)
+
+
+def test_grey_images_with_three_channels_have_the_same_print():
+    grey = speckle(0)[None]
+    np.testing.assert_allclose(
+        fingerprints(np.repeat(grey, 3, axis=-1)), fingerprints(grey), atol=1e-5
+    )
+
+
+def test_an_exact_copy_is_found_with_score_one(unrelated):
+    pairs = found_among(unrelated, speckle(0), speckle(0))
+    assert_only_pair(pairs, unrelated)
+    assert pairs.score[0] == pytest.approx(1, abs=1e-3)
+    assert (pairs.first.dtype, pairs.second.dtype) == (np.int64, np.int64)
+    assert pairs.score.dtype == np.float32
+
+
+@pytest.mark.parametrize("gain", [0.5, 0.8, 1.2])
+def test_a_darker_or_brighter_copy_is_found(unrelated, gain):
+    copy = np.clip(speckle(0) * gain, 0, 255).astype(np.uint8)
+    assert_only_pair(found_among(unrelated, speckle(0), copy), unrelated)
+
+
+@pytest.mark.parametrize(("x", "y"), [(8, 0), (0, 8), (23, 0), (0, 19), (23, 19)])
+def test_a_copy_shifted_by_up_to_an_eighth_is_found(unrelated, x, y):
+    assert_only_pair(found_among(unrelated, *shifted(0, x, y)), unrelated)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [(9, 8, 173, 144), (0, 0, 173, 144), (19, 16, 173, 144), (10, 0, 173, 160), (0, 16, 192, 144)],
+    ids=["centre", "upper left", "lower right", "narrower", "lower"],
+)
+def test_a_crop_to_ninety_percent_is_found(unrelated, window):
+    copy = magnified(speckle(0), *window)
+    assert_only_pair(found_among(unrelated, speckle(0), copy), unrelated)
+
+
+def test_a_crop_is_found_whichever_image_comes_first(unrelated):
+    copy = magnified(speckle(0), 9, 8, 173, 144)
+    there = found_among(unrelated, speckle(0), copy)
+    back = found_among(unrelated, copy, speckle(0))
+    assert_only_pair(back, unrelated)
+    np.testing.assert_allclose(there.score, back.score, atol=1e-4)
+
+
+def test_a_copy_with_burned_in_marks_is_found(unrelated):
+    assert_only_pair(found_among(unrelated, speckle(0), marked(speckle(0))), unrelated)
+
+
+def test_a_mirrored_copy_is_found(unrelated):
+    assert_only_pair(found_among(unrelated, speckle(0), speckle(0)[:, ::-1]), unrelated)
+
+
+def test_different_images_are_not_related(unrelated):
+    assert len(related_pairs(fingerprints(unrelated))) == 0
+
+
+def test_the_same_field_of_view_does_not_relate_images(unrelated):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    sector = abs(x - WIDTH / 2) < 40 + 0.35 * y
+    images = unrelated * sector[..., None].astype(np.uint8)
+    assert len(related_pairs(fingerprints(images))) == 0
+
+
+def test_constant_images_have_zero_prints_and_no_relatives():
+    images = np.stack([np.full((HEIGHT, WIDTH, 1), level, np.uint8) for level in (0, 0, 77, 255)])
+    prints = fingerprints(np.concatenate([images, speckle(0)[None]]))
+    assert not prints[:4].any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(related_pairs(prints)) == 0
+
+
+def test_known_images_are_compared_only_with_new_ones(unrelated):
+    images = np.stack([speckle(0), speckle(0), *unrelated, speckle(0), marked(speckle(0))])
+    prints, known = fingerprints(images), 2 + len(unrelated)
+    everything = pair_set(related_pairs(prints))
+    new = pair_set(related_pairs(prints, known=known))
+    assert (0, 1) in everything
+    assert new == {pair for pair in everything if pair[1] >= known}
+    assert len(new) == 5
+    assert len(related_pairs(prints, known=len(prints))) == 0
+
+
+def test_pairs_are_found_across_blocks(unrelated):
+    filler = np.concatenate([unrelated] * 7)[:, ::2, ::2]
+    image = speckle(0)[::2, ::2]
+    prints = fingerprints(np.concatenate([image[None], filler, image[None]]))
+    pairs = related_pairs(prints, known=len(prints) - 1)
+    assert pair_set(pairs) == {(0, len(prints) - 1)}
+
+
+def test_the_number_of_workers_changes_nothing(unrelated):
+    images = np.stack([speckle(0), *unrelated, *shifted(0, 9, 5), speckle(0)[:, ::-1]])
+    prints = fingerprints(images)
+    one, three = (related_pairs(prints, workers=n) for n in (1, 3))
+    assert len(one) > 0
+    for name in ("first", "second", "score"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(three, name))
+
+
+def test_pairs_are_ordered_and_counted_once():
+    prints = fingerprints(np.stack([speckle(0)] * 4))
+    pairs = related_pairs(prints)
+    assert pairs.first.tolist() == [0, 0, 0, 1, 1, 2]
+    assert pairs.second.tolist() == [1, 2, 3, 2, 3, 3]
+
+
+def test_a_higher_threshold_keeps_fewer_pairs(unrelated):
+    copy = marked(speckle(0))
+    prints = fingerprints(np.stack([speckle(0), *unrelated, copy]))
+    score = related_pairs(prints).score[0]
+    assert len(related_pairs(prints, threshold=float(score) + 0.01)) == 0
+    assert len(related_pairs(prints, threshold=float(score) - 0.01)) == 1
+
+
+def test_progress_reaches_the_total(unrelated):
+    calls = []
+    related_pairs(fingerprints(unrelated), progress=lambda *call: calls.append(call))
+    assert calls[-1] == ("near-duplicates", len(unrelated), len(unrelated))
+
+
+def test_no_images_have_no_prints_no_pairs_and_no_clusters():
+    prints = fingerprints(np.empty((0, HEIGHT, WIDTH, 1), np.uint8))
+    assert prints.shape == (0, 96, 96)
+    pairs = related_pairs(prints)
+    assert isinstance(pairs, Pairs)
+    assert len(pairs) == 0
+    assert clusters(0, pairs.first, pairs.second).tolist() == []
+
+
+def test_clusters_are_numbered_by_their_first_members():
+    first, second = np.array([1, 4, 0]), np.array([4, 6, 5])
+    found = clusters(7, first, second)
+    assert found.dtype == np.int64
+    assert found.tolist() == [0, 1, 2, 3, 1, 0, 1]
+
+
+def test_images_without_relatives_are_clusters_of_their_own():
+    none = np.empty(0, np.int64)
+    assert clusters(3, none, none).tolist() == [0, 1, 2]
