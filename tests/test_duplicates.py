@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from augkit.ingest.duplicates import Pairs, clusters, fingerprints, related_pairs
+from augkit.ingestion.duplicates import Pairs, clusters, fingerprints, related_pairs
 
 HEIGHT, WIDTH = 160, 192
 
@@ -108,6 +108,11 @@ def test_a_crop_to_ninety_percent_is_found(unrelated, window):
     assert_only_pair(found_among(unrelated, speckle(0), copy), unrelated)
 
 
+def test_a_crop_to_five_sixths_is_found(unrelated):
+    copy = magnified(speckle(0), 10, 20, 161, 134)
+    assert_only_pair(found_among(unrelated, speckle(0), copy), unrelated)
+
+
 def test_a_crop_is_found_whichever_image_comes_first(unrelated):
     copy = magnified(speckle(0), 9, 8, 173, 144)
     there = found_among(unrelated, speckle(0), copy)
@@ -136,12 +141,20 @@ def test_the_same_field_of_view_does_not_relate_images(unrelated):
 
 
 def test_constant_images_have_zero_prints_and_no_relatives():
-    images = np.stack([np.full((HEIGHT, WIDTH, 1), level, np.uint8) for level in (0, 0, 77, 255)])
-    prints = fingerprints(np.concatenate([images, speckle(0)[None]]))
-    assert not prints[:4].any()
+    levels = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
+    images = np.concatenate([np.tile(levels, (1, 40, 48, 1)), speckle(0, 40, 48)[None]])
+    prints = fingerprints(images)
+    assert not prints[:256].any()
+    assert prints[256].any()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(related_pairs(prints)) == 0
+
+
+def test_one_odd_pixel_makes_no_structure():
+    image = np.full((1, HEIGHT, WIDTH, 1), 77, np.uint8)
+    image[0, 80, 90] = 78
+    assert not fingerprints(image).any()
 
 
 def test_known_images_are_compared_only_with_new_ones(unrelated):

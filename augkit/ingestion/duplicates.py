@@ -6,9 +6,10 @@ whitened. Two prints are compared by normalised cross-correlation over all shift
 to a few sizes, because a crop that is resized to the common shape is a magnified copy.
 
 The threshold was chosen on the 780 images of BUSI at 192 x 160. Over it lie 281 of 303,810 pairs,
-239 of them over 0.3; seen by eye, one pair in the lowest twenty is doubtful and none above them.
-Of 199,680 pairs with an image of another hospital (BrEaST), none scores over 0.125. The outline of
-a sector scan gave false pairs up to 0.27 before black was left out of the means.
+239 of them over 0.3; the lowest twenty, looked at one by one, show the same lesion or region. Of
+232,320 pairs that should not be related (BUSI with BrEaST, BrEaST with itself) none lies over it.
+Cut to 85 % of both sides, or to 70 % of the width, every image of a sample of 80 was found again;
+cut to 75 % of both sides one in thirteen. A copy both mirrored and cropped is mostly missed.
 """
 
 from __future__ import annotations
@@ -85,8 +86,9 @@ def related_pairs(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Pairs:
-    """Return every pair of prints that scores over the threshold.
+    """Return the pairs of prints that score over the threshold.
 
+    A pair must pass it at half of the resolution first, which can lose one that is just over it.
     prints: float32 (n, 96, 96), as `fingerprints` makes them; may be a memory map. The first
     `known` of them are not compared with each other. threshold: 0..1. workers: threads, by default
     one a core; they do not change the result. Besides the prints and the pairs it needs about

@@ -28,7 +28,7 @@ def join_groups(
     Groups that a new image or pair connects become one, under the smallest old number.
     """
     n = len(patients)
-    pairs = [(first, second), _chain(old), _chain(patients, ignore="")]
+    pairs = [(first, second), equal_pairs(old), equal_pairs(patients, ignore="")]
     a = np.concatenate([p[0] for p in pairs]).astype(np.int64)
     b = np.concatenate([p[1] for p in pairs]).astype(np.int64)
     cluster = clusters(n, a, b)
@@ -41,8 +41,8 @@ def join_groups(
     return number[cluster]
 
 
-def _chain(values: np.ndarray, ignore: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs that connect all positions of equal value."""
+def equal_pairs(values: np.ndarray, ignore: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs (first, second), int64 (n,), that connect all positions of equal value."""
     last: dict[Any, int] = {}
     first, second = [], []
     for position, value in enumerate(values.tolist()):

@@ -18,7 +18,7 @@ from augkit.engines.local import Backend, ordered_map
 from augkit.errors import InputError, NameTaken, OptionError, StoreNotFound
 from augkit.ingestion.decode import Decoded, Target, attempt, choose_size, image_size, parse_size
 from augkit.ingestion.duplicates import fingerprints, related_pairs
-from augkit.ingestion.grouping import assign_folds, join_groups
+from augkit.ingestion.grouping import assign_folds, equal_pairs, join_groups
 from augkit.ingestion.readers import Listing, Refusal, Source, printable, read
 from augkit.interfaces import Progress, Shape, silent
 from augkit.partitions import HOLDOUT
@@ -56,6 +56,7 @@ class IngestReport:
         own = {
             "refused": [{"path": r.path, "reason": r.reason} for r in self.refused],
             "added": self.added,
+            "size_reason": self.size_reason,
             "near_duplicate_pairs": self.pairs,
             "largest_group": self.largest_group,
             "stale_runs": list(self.stale),
@@ -212,7 +213,7 @@ def _prepare(
     skip_bad: bool,
 ) -> tuple[DatasetStore, Target, str]:
     """Return the store, open or new, the shape of its images, and why it is that shape."""
-    wanted = parse_size(size) if size else None
+    wanted = parse_size(size) if size is not None else None
     opened = store if isinstance(store, DatasetStore) else _existing(store)
     if opened is None:
         path = _new_path(store)
@@ -228,8 +229,8 @@ def _prepare(
     height, width, present = opened.shape
     if (wanted and wanted != (height, width)) or (channels and channels != present):
         raise OptionError(
-            f"{opened.path} holds images of {width}x{height} with {present} channels: "
-            "another size needs another store, --store PATH"
+            f"{opened.path} holds {'grey' if present == 1 else 'colour'} images of "
+            f"{width}x{height}: what is to be otherwise needs another store, --store PATH"
         )
     return opened, Target(height, width, present, fit), f"Size {width}x{height}, as in the store."
 
@@ -449,7 +450,14 @@ class _Ingest:
         datasets = np.array([*real.datasets.tolist(), *(s.dataset for s in self.kept)], str)
         first, second = self._relatives(snapshot)
         patients = np.concatenate([real.patients.astype(str), self._patients()])
-        groups = join_groups(real.groups, patients, first, second)
+        sources = np.array([*real.sha256.tolist(), *(d.sha256.hex() for d in self.decoded)], str)
+        copies = equal_pairs(sources)
+        groups = join_groups(
+            real.groups,
+            patients,
+            np.concatenate([first, copies[0]]),
+            np.concatenate([second, copies[1]]),
+        )
         strata = np.unique(np.char.add(datasets + "/", labels.astype(str)), return_inverse=True)[1]
         folds = assign_folds(groups, strata, old["folds"])
         policy = self.conflicts or old.get("conflicts", "drop")

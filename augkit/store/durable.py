@@ -1,4 +1,4 @@
-"""What makes a file last: flush to the disk, put if absent, replace under a lock."""
+"""What makes a file last: claim space, flush to the disk, put if absent, replace under a lock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,37 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from augkit.errors import StoreError
+
+_NO_CLAIMS = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what a full or read-only disk raises into a StoreError that names the store."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or " ".join(str(error).split())
+        raise StoreError(f"cannot write to {path}: {why}") from error
+
+
+def claim(path: Path, size: int) -> None:
+    """Make sure that a file can grow to `size` bytes; raises OSError if the disk is too full.
+
+    HDF5 crashes the process when a write fails while it closes a file: so none may fail.
+    """
+    handle = os.open(path, os.O_RDWR)
+    try:
+        held = os.fstat(handle).st_size
+        if size > held and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle, held, size - held)
+    except OSError as error:
+        if error.errno not in _NO_CLAIMS:
+            raise
+    finally:
+        os.close(handle)
 
 
 def flush_file(path: Path) -> None:

@@ -10,10 +10,10 @@ tmp/                    what is not committed yet
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import h5py
 
@@ -75,22 +75,22 @@ class Folder:
     def stage(self, suffix: str = ".h5") -> Path:
         """Return a new path for a file that is not committed yet."""
         folder = self.path / "tmp"
-        with _writing(self.path):
+        with durable.writing(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             self._sweep(folder)
         return folder / staged_name(suffix)
 
     def put(self, number: int, entry: bytes, shards: dict[str, Path]) -> bool:
         """Commit: shards first, then the entry under its number. False if the number is taken."""
-        with _writing(self.path):
+        with durable.writing(self.path):
             self._make()
+            staged_entry = self.stage(".json")
+            durable.write_new(staged_entry, entry)  # first: it tells `_sweep` of the shard
             for name, staged in shards.items():
-                if staged.exists():
+                if not self._shard_path(name).exists():  # else an earlier try put it there
                     os.rename(staged, self._shard_path(name))
             if shards:
                 durable.flush_folder(self.path / "shards")
-            staged_entry = self.stage(".json")
-            durable.write_new(staged_entry, entry)
             return durable.put_if_absent(staged_entry, self._entry_path(number))
 
     def take_back(self, shards: dict[str, Path]) -> None:
@@ -102,10 +102,11 @@ class Folder:
 
     def tidy(self) -> None:
         """Remove the folders that an unfinished first commit made, if nothing lies in them."""
+        if Folder.is_one(self.path):
+            return  # another command may be about to use tmp/
         with contextlib.suppress(OSError):
             (self.path / "tmp").rmdir()
-            if not Folder.is_one(self.path):
-                self.path.rmdir()
+            self.path.rmdir()
 
     def open_group(self, name: str) -> h5py.Group:
         """Open one shard for reading; the caller closes its file."""
@@ -148,6 +149,7 @@ class Folder:
             staged = self.stage(".json")
             durable.write_new(staged, canonical({"format": FORMAT_VERSION, "image": image}))
             durable.put_if_absent(staged, self.path / "store.json")
+            durable.flush_folder(self.path.parent)
         if _read_shape(self.path / "store.json") != self.shape:
             raise StoreError(
                 f"another command has just made {self.path} with another image size: "
@@ -155,15 +157,33 @@ class Folder:
             )
 
     def _sweep(self, folder: Path) -> None:
+        """Delete what killed commands left, also a shard that was in place but not committed."""
         for path in folder.iterdir():
             if is_abandoned(path):
+                name = _shard_of(path)
+                if name and not self._is_committed(name):
+                    self._shard_path(name).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
+
+    def _is_committed(self, name: str) -> bool:
+        entries = (path.read_bytes() for path in (self.path / "log").glob("*.json"))
+        return any(name.encode() in entry for entry in entries)
 
     def _entry_path(self, number: int) -> Path:
         return self.path / "log" / f"{number:010d}.json"
 
     def _shard_path(self, name: str) -> Path:
         return self.path / "shards" / f"{name}.h5"
+
+
+def _shard_of(staged: Path) -> str | None:
+    """Return the shard that a staged log entry names; None for anything else."""
+    if staged.suffix != ".json":
+        return None
+    try:
+        return str(json.loads(staged.read_bytes())["shard"]["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def copy_shard(source: h5py.Group, target: h5py.Group) -> None:
@@ -178,8 +198,6 @@ def copy_shard(source: h5py.Group, target: h5py.Group) -> None:
 
 def read_image_shape(text: bytes | str, where: Path) -> Shape:
     """Return (height, width, channels) from the description that every store carries."""
-    import json
-
     try:
         found = json.loads(text)
         version, image = found["format"], found["image"]
@@ -196,14 +214,3 @@ def read_image_shape(text: bytes | str, where: Path) -> Shape:
 
 def _read_shape(path: Path) -> Shape:
     return read_image_shape(path.read_bytes(), path)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Any:
-    """Turn a full or read-only disk into a plain error."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, FileExistsError):
-            raise
-        raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error

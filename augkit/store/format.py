@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import socket
 import time
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +63,26 @@ def newer(where: str, version: object) -> str:
 
 def staged_name(suffix: str = ".h5") -> str:
     """Return a name that is unique and tells which process it belongs to."""
-    host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())
-    return f"{host}.{os.getpid()}.{uuid.uuid4().hex}{suffix}"
+    return f"{_host()}.{os.getpid()}.{uuid.uuid4().hex}{suffix}"
+
+
+@cache
+def _host() -> str:
+    """Return what tells apart machines, and containers, whose processes have the same numbers."""
+    known = [socket.gethostname()]
+    for read in (
+        lambda: Path("/proc/sys/kernel/random/boot_id").read_text(),
+        lambda: str(Path("/proc/self/ns/pid").readlink()),
+    ):
+        with contextlib.suppress(OSError):
+            known.append(read())
+    return digest_of(known)[:12]
 
 
 def is_abandoned(path: Path) -> bool:
     """Return True if the process that staged this file is gone (or, elsewhere, a day old)."""
     host, pid, *_ = [*path.name.rsplit("~", 1)[-1].split("."), "", ""]
-    if host != staged_name().split(".")[0] or not pid.isdigit():
+    if host != _host() or not pid.isdigit():
         try:
             return path.stat().st_mtime < time.time() - 86400
         except FileNotFoundError:

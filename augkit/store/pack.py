@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 from pathlib import Path
-
-import h5py
 
 from augkit.errors import StoreError
 from augkit.interfaces import Progress, silent
 from augkit.store import durable
 from augkit.store.folder import Folder
-from augkit.store.format import Entry, encode_entry, staged_name
-from augkit.store.packed import PackedFile, add_entry, new_file, seal
-from augkit.store.shards import flushed_sha256
+from augkit.store.format import Entry, encode_entry, is_abandoned, staged_name
+from augkit.store.packed import PackedFile, add_entry, open_to_write, seal
+from augkit.store.shards import flushed_sha256, new_h5
 from augkit.store.store import PACKED_SUFFIXES, DatasetStore
 
 
@@ -32,8 +31,9 @@ def pack(store: DatasetStore, path: str | Path, *, progress: Progress = silent) 
     if not entries:
         raise StoreError(f"{store.path} is empty: there is nothing to pack")
     staged = PackedFile(path, store.shape).stage()
+    room = sum(len(_bytes(e)) + 4096 + e.get("shard", {}).get("bytes", 0) for e in entries)
     try:
-        with contextlib.closing(new_file(staged, store.shape)) as file:
+        with contextlib.closing(open_to_write(staged, store.shape, room)) as file:
             for done, entry in enumerate(entries, 1):
                 if "shard" in entry:
                     name = entry["shard"]["name"]
@@ -43,6 +43,8 @@ def pack(store: DatasetStore, path: str | Path, *, progress: Progress = silent) 
         seal(staged, len(entries))
         if not durable.put_if_absent(staged, path):
             _require_free(path)
+    except OSError as error:
+        raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error
     finally:
         staged.unlink(missing_ok=True)
     return DatasetStore.open(path)
@@ -58,6 +60,9 @@ def unpack(store: DatasetStore, path: str | Path, *, progress: Progress = silent
     if path.suffix.lower() in PACKED_SUFFIXES:
         raise StoreError(f"a store folder must not end in {path.suffix}; {path} does")
     _require_free(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}~*.store"):
+        if is_abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
     staged = path.parent / f".{path.name}~{staged_name('.store')}"
     try:
         _write_folder(store, staged, progress)
@@ -79,7 +84,8 @@ def _write_folder(store: DatasetStore, target: Path, progress: Progress) -> None
         if "shard" in entry:
             name = entry["shard"]["name"]
             shards[name] = folder.stage()
-            described["shard"] = entry["shard"] | _export(store, name, shards[name])
+            copy = _export(store, name, shards[name], entry["shard"]["bytes"])
+            described["shard"] = entry["shard"] | copy
         content = _bytes(described)
         if not folder.put(number, content, shards):
             raise StoreError(f"another command is writing to {target}: run this one again")
@@ -87,9 +93,9 @@ def _write_folder(store: DatasetStore, target: Path, progress: Progress) -> None
         progress("unpack", number, len(entries))
 
 
-def _export(store: DatasetStore, name: str, path: Path) -> dict[str, object]:
+def _export(store: DatasetStore, name: str, path: Path, n_bytes: int) -> dict[str, object]:
     """Write a shard into a file of its own; return its new size and hash."""
-    with h5py.File(path, "x", locking=False) as file:
+    with new_h5(path, n_bytes) as file:
         store._form.export_shard(name, file)
     return {"bytes": path.stat().st_size, "sha256": flushed_sha256(path)}
 

@@ -26,6 +26,7 @@ from augkit.interfaces import Shape
 from augkit.store import durable
 from augkit.store.folder import copy_shard, read_image_shape
 from augkit.store.format import FORMAT_VERSION, canonical, is_abandoned, staged_name
+from augkit.store.shards import SPARE, new_h5
 
 _BLOCK = 512
 _MAGIC = "augkit packed store"
@@ -89,7 +90,7 @@ class PackedFile:
 
     def put(self, number: int, entry: bytes, shards: dict[str, Path]) -> bool:
         """Commit by replacing the file with a longer one. False if somebody else was faster."""
-        with _writing(self.path):
+        with durable.writing(self.path):
             staged = self.stage()
             try:
                 return self._put(staged, number, entry, shards)
@@ -106,7 +107,8 @@ class PackedFile:
                     f"another command has just made {self.path} with another image size: "
                     "run this one again"
                 )
-        with contextlib.closing(self._writable(staged)) as file:
+        extra = len(entry) + sum(shard.stat().st_size for shard in shards.values())
+        with contextlib.closing(open_to_write(staged, self.shape, extra)) as file:
             for name, path in shards.items():
                 with h5py.File(path, "r", locking=False) as source:
                     copy_shard(source, file.create_group(f"shards/{name}"))
@@ -119,11 +121,6 @@ class PackedFile:
         for path in shards.values():
             path.unlink(missing_ok=True)
         return True
-
-    def _writable(self, staged: Path) -> h5py.File:
-        if staged.exists():
-            return h5py.File(staged, "r+", locking=False)
-        return new_file(staged, self.shape)
 
     def take_back(self, shards: dict[str, Path]) -> None:
         """Delete shards whose commit was given up."""
@@ -180,13 +177,15 @@ class PackedFile:
             yield file
 
 
-def new_file(path: Path, shape: Shape) -> h5py.File:
-    """Create an empty packed store, open for writing and not sealed yet."""
-    height, width, channels = shape
-    image = {"height": height, "width": width, "channels": channels, "dtype": "uint8"}
-    file = h5py.File(path, "x", userblock_size=_BLOCK, locking=False)
-    file.attrs["store"] = canonical({"format": FORMAT_VERSION, "image": image}).decode()
-    return file
+def open_to_write(path: Path, shape: Shape, extra: int) -> h5py.File:
+    """Open a packed store, made if there is none, with room for about `extra` bytes more."""
+    if not path.exists():
+        with new_h5(path, 0, userblock_size=_BLOCK) as file:
+            height, width, channels = shape
+            image = {"height": height, "width": width, "channels": channels, "dtype": "uint8"}
+            file.attrs["store"] = canonical({"format": FORMAT_VERSION, "image": image}).decode()
+    durable.claim(path, path.stat().st_size + extra + SPARE)
+    return h5py.File(path, "r+", locking=False)
 
 
 def add_entry(file: h5py.File, number: int, entry: bytes) -> None:
@@ -216,11 +215,3 @@ def _commits(path: Path) -> int:
         return int(lines[2].removeprefix("commits "))
     except (IndexError, ValueError) as error:
         raise DamagedStore(f"{path} does not say how many commits it holds") from error
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error

@@ -27,6 +27,10 @@ import numpy as np
 
 from augkit.errors import DamagedStore
 from augkit.interfaces import Shape
+from augkit.store import durable
+
+SPARE = 2**18
+"""Bytes claimed for what HDF5 keeps besides the columns."""
 
 
 class ShardWriter:
@@ -36,7 +40,9 @@ class ShardWriter:
         self.path = path
         self.rows = 0
         self._shape = shape
-        self._file = h5py.File(path, "x", locking=False)
+        with durable.writing(path.parent):
+            self._file = new_h5(path, 0)
+        self._claimed = SPARE
         self._images = self._dataset("images", shape)
         self._masks = self._dataset("masks", _packed_shape(shape)) if masks else None
         self._checks: list[int] = []
@@ -57,6 +63,7 @@ class ShardWriter:
     ) -> None:
         """Add rows. images: uint8 (n, H, W, C). masks: uint8 (n, H, W); masked: bool (n,)."""
         images = np.ascontiguousarray(images)
+        self._claim(2 * images.nbytes)
         start, self.rows = self.rows, self.rows + len(images)
         _append(self._images, images, start)
         self._checks.extend(zlib.crc32(image.data) for image in images)
@@ -71,21 +78,46 @@ class ShardWriter:
         columns = {**columns, "crc32": np.array(self._checks, np.uint32)}
         if self._masks is not None:
             columns["masked"] = np.concatenate(self._masked) if self._masked else np.zeros(0, bool)
-        for name, values in columns.items():
-            self._file.create_dataset(name, data=_storable(values), track_times=False)
+        storable = {name: _storable(values) for name, values in columns.items()}
+        self._claim(sum(values.nbytes + 4096 for values in storable.values()))
+        for name, values in storable.items():
+            self._file.create_dataset(name, data=values, track_times=False)
         content = content_of(self._file)
         self._file.close()
-        return {
-            "rows": self.rows,
-            "bytes": self.path.stat().st_size,
-            "sha256": flushed_sha256(self.path),
-            "content": content,
-        }
+        with durable.writing(self.path.parent):
+            h5py.File(self.path, "r+", locking=False).close()  # cuts off what was only claimed
+            return {
+                "rows": self.rows,
+                "bytes": self.path.stat().st_size,
+                "sha256": flushed_sha256(self.path),
+                "content": content,
+            }
+
+    def _claim(self, n_bytes: int) -> None:
+        """Claim disk space for so many bytes more."""
+        wanted = self._file.id.get_filesize() + n_bytes + SPARE
+        if wanted > self._claimed:
+            with durable.writing(self.path.parent):
+                durable.claim(self.path, wanted)
+            self._claimed = wanted
 
     def discard(self) -> None:
         """Close and delete the staged file."""
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def new_h5(path: Path, size: int, *, userblock_size: int = 0) -> h5py.File:
+    """Create an HDF5 file with disk space for `size` bytes and some spare, open for writing."""
+    path.touch(exist_ok=False)
+    try:
+        durable.claim(path, size + SPARE)  # before HDF5 begins, which lets go of it
+        h5py.File(path, "w", userblock_size=userblock_size, locking=False).close()
+        durable.claim(path, size + SPARE)
+        return h5py.File(path, "r+", locking=False)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def flushed_sha256(path: Path) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from augkit.errors import FormatError, InputError, StoreError, StoreNotFound
+from augkit.errors import AugkitError, FormatError, InputError, StoreError, StoreNotFound
 from augkit.interfaces import Shape
 from augkit.store.folder import Folder
-from augkit.store.format import FORMAT_VERSION, Entry, decode_entry, encode_entry
+from augkit.store.format import FORMAT_VERSION, Entry, decode_entry, encode_entry, is_abandoned
 from augkit.store.packed import PackedFile
 from augkit.store.reading import Snapshot
 from augkit.store.shards import ShardPool, ShardWriter
@@ -100,17 +101,25 @@ class DatasetStore:
         """
         name = uuid.uuid4().hex
         shards = {name: shard} if shard else {}
-        while True:
-            snapshot = self.snapshot()
-            try:
+        placed = False
+        try:
+            while not placed:
+                snapshot = self.snapshot()
                 entry = describe(snapshot)
-            except BaseException:
-                self._form.take_back(shards)
-                raise
-            if shard:
-                entry["shard"] = {"name": name, **entry["shard"]}
-            if self._form.put(snapshot.number + 1, self._signed(entry, snapshot), shards):
-                return self.snapshot()
+                if shard:
+                    entry["shard"] = {"name": name, **entry["shard"]}
+                signed = self._signed(entry, snapshot)
+                placed = self._form.put(snapshot.number + 1, signed, shards)
+        except BaseException:
+            self._take_back(shards)
+            raise
+        return self.snapshot()
+
+    def _take_back(self, shards: dict[str, Path]) -> None:
+        """Delete the shards of a commit that failed, unless it was made after all."""
+        with contextlib.suppress(AugkitError):
+            named = {e["shard"]["name"] for e in self.snapshot().entries if "shard" in e}
+            self._form.take_back({n: path for n, path in shards.items() if n not in named})
 
     def _signed(self, entry: Entry, snapshot: Snapshot) -> bytes:
         from augkit import __version__
@@ -128,8 +137,16 @@ class DatasetStore:
         )
 
     def side_folder(self, name: str) -> Path:
-        """Return the folder for what is not data: `results` or `cache`; it may not exist yet."""
-        return self._form.side_folder(name)
+        """Return the folder for what is not data: `results` or `cache`; it may not exist yet.
+
+        What killed commands left half-written there is deleted.
+        """
+        folder = self._form.side_folder(name)
+        with contextlib.suppress(OSError):  # a read-only store has results to read all the same
+            for path in folder.glob("*.tmp"):
+                if is_abandoned(path):
+                    path.unlink(missing_ok=True)
+        return folder
 
     def tidy(self) -> None:
         """Remove what an unfinished first command left."""
