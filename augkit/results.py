@@ -12,7 +12,7 @@ import numpy as np
 
 from augkit.errors import StoreError
 from augkit.store import durable
-from augkit.store.format import canonical, digest_of, staged_name
+from augkit.store.format import canonical, digest_of, is_abandoned, staged_name
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,18 @@ class Results:
         content = canonical({"task": task, "probabilities": probabilities.tolist()})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
             staged = self.folder / staged_name(".tmp")
             durable.write_new(staged, content)
             os.replace(staged, self._path(task))
         except OSError as error:
             raise StoreError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def _sweep(self) -> None:
+        """Delete what killed evaluations left half written."""
+        for path in self.folder.glob("*.tmp"):
+            if is_abandoned(path):
+                path.unlink(missing_ok=True)
 
     def _path(self, task: dict[str, Any]) -> Path:
         return self.folder / f"{digest_of(task)}.json"

@@ -9,6 +9,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -287,12 +289,8 @@ def kill_everywhere(tmp_path: Path, command: str, form: str, n_points: int) -> N
     before = contents(base)
     target = tmp_path / "killed"
     target.mkdir()
-    arguments = [command, form, str(base), str(target), str(n_points)]
-    driver = subprocess.run(
-        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=False
-    )
-    assert driver.returncode == 0, driver.stderr
-    calls = json.loads(driver.stdout.splitlines()[-1])
+    told = run_driver(["kill", command, form, str(base), str(target), str(n_points)])
+    calls = json.loads(told.splitlines()[-1])
     assert len(calls) > 5, calls
     assert contents(target / "end") != before or command == "evaluate"
     killed = sorted(p for p in target.iterdir() if p.name != "end")
@@ -321,5 +319,188 @@ def test_a_command_killed_at_every_call_leaves_all_or_nothing(
     kill_everywhere(tmp_path, command, form, 0)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_all_is_flushed_before_the_commit_and_its_name_after(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc to tell which file is flushed")
+    root = prepare(tmp_path / "root", "ingest", form)
+    steps: list[str] = []
+
+    def note(name: str) -> None:
+        real = getattr(os, name)
+
+        def noted(*args: Any) -> Any:
+            path = Path(f"/proc/self/fd/{args[0]}").readlink() if name == "fsync" else args[1]
+            shown = re.sub(r"([0-9a-f]{12}\.\d+\.)?[0-9a-f]{32}", "*", str(path.relative_to(root)))
+            steps.append(f"{name} {shown}")
+            return real(*args)
+
+        monkeypatch.setattr(os, name, noted)
+
+    for name in ("fsync", "rename", "link", "replace"):
+        note(name)
+    COMMANDS["ingest"](root, form)
+    shard, entry = "fsync a.store/tmp/*.h5", "fsync a.store/tmp/*.json"
+    assert steps == {
+        "a.store": [
+            shard, entry, "link a.store/store.json", "fsync a.store", "fsync .",
+            entry, "rename a.store/shards/*.h5", "fsync a.store/shards",
+            "link a.store/log/0000000001.json", "fsync a.store/log",
+        ],
+        "a.h5": ["fsync .a.h5~*.h5", "fsync .a.h5~*.h5", "replace a.h5", "fsync ."],
+    }[form]  # fmt: skip
+
+
+def starve(command: str, form: str, base: Path, target: Path, limits: list[int]) -> None:
+    """Run the command where no file may grow beyond each limit; print how each run ended."""
+    for limit in limits:
+        root = target / str(limit)
+        shutil.copytree(base, root)
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            try:
+                COMMANDS[command](root, form)
+                print(json.dumps([limit, None, ""]))
+            except Exception as error:
+                print(json.dumps([limit, type(error).__name__, str(error)]))
+            sys.exit()  # as a command does: HDF5 must not crash there
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status:
+            raise SystemExit(f"{command}: exit code {status} with a limit of {limit} bytes")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk_is_a_plain_error_and_commits_nothing(
+    tmp_path: Path, command: str, form: str
+) -> None:
+    base = prepare(tmp_path / "base", command, form)
+    before = contents(base)
+    limits = [0, 150, 40_000, 262_144, 290_000, 330_000, 2**30]
+    arguments = ["starve", command, form, str(base), str(tmp_path), *map(str, limits)]
+    driver = run_driver(arguments)
+    ends = [json.loads(line) for line in driver.splitlines()]
+    after = contents(tmp_path / str(2**30))
+    assert [limit for limit, _, _ in ends] == limits
+    assert ends[0][1] == "StoreError"
+    assert ends[-1][1] is None
+    for limit, error, message in ends:
+        root = tmp_path / str(limit)
+        assert error in (None, "StoreError"), message
+        assert contents(root) == (after if error is None else before), limit
+        if error is not None:
+            assert re.fullmatch(r"cannot write to .*: File too large", message)
+            assert leftovers(root) == [], limit
+            assert command == "evaluate" or results(root) == {}
+            COMMANDS[command](root, form)
+            assert contents(root) == after
+
+
+def run_driver(arguments: list[str]) -> str:
+    driver = subprocess.run(
+        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=False
+    )
+    assert driver.returncode == 0, driver.stderr
+    return driver.stdout
+
+
+CLI = "from augkit_cli.main import run; run()"
+
+
+def interrupted(store: Path, number: int, start_method: str) -> subprocess.CompletedProcess[str]:
+    """Send a signal to `augkit augment` and its workers while it writes; return how it ended."""
+    line = ["augment", "--plugin", "zoom", "--n", "100000", "--store", str(store)]
+    command = subprocess.Popen(
+        [sys.executable, "-c", CLI, *line, "--workers", "2", "--start-method", start_method],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not staged_bytes(store) and command.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    os.killpg(command.pid, number)
+    out, err = command.communicate(timeout=60)
+    return subprocess.CompletedProcess(line, command.returncode, out, err)
+
+
+def staged_bytes(store: Path) -> int:
+    """Return the size of what is being written, beyond what is claimed at first."""
+    staged = [*store.glob("tmp/*.h5"), *store.parent.glob(f".{store.name}~*")]
+    return sum(max(0, p.stat().st_size - 2**19) for p in staged)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_ctrl_c_is_one_plain_line_and_commits_nothing(tmp_path: Path, form: str) -> None:
+    store = prepare(tmp_path, "augment", form) / form
+    before = contents(tmp_path)
+    ended = interrupted(store, signal.SIGINT, "threads" if form == "a.store" else "fork")
+    assert ended.returncode == 130
+    assert ended.stdout == ""
+    assert re.fullmatch(r"(augkit|error): stopped; .*\n", ended.stderr)
+    assert contents(tmp_path) == before
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_terminated_command_says_no_more_than_a_line_and_commits_nothing(
+    tmp_path: Path, form: str
+) -> None:
+    store = prepare(tmp_path, "augment", form) / form
+    before = contents(tmp_path)
+    ended = interrupted(store, signal.SIGTERM, "fork" if form == "a.store" else "threads")
+    assert ended.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") <= 1
+    assert contents(tmp_path) == before
+    ak.augment(store, "scale", workers=1)
+    assert leftovers(tmp_path) == []
+    assert ak.verify(ak.open(store)).sound
+
+
+SYSTEM_CALLS = "pwrite64,write,ftruncate,fallocate,fsync,rename,link,linkat,unlink,mkdir"
+
+
+def traced(command: str, form: str, root: Path, *inject: str) -> str:
+    """Run a command below strace; return the system calls that it made."""
+    line = [command, form, str(root)]
+    log = root.parent / f"{root.name}.trace"
+    subprocess.run(
+        ["strace", "-f", "-qq", "-o", log, "-e", f"trace={SYSTEM_CALLS}", *inject,
+         sys.executable, "-B", __file__, "once", *line],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    return log.read_text()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("n_points", [1, pytest.param(25, marks=pytest.mark.slow)])
+def test_a_command_killed_within_hdf5_leaves_all_or_nothing(
+    tmp_path: Path, form: str, n_points: int
+) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed: no kills within HDF5's own writes")
+    base = prepare(tmp_path / "base", "augment", form)
+    before = contents(base)
+    shutil.copytree(base, tmp_path / "end")
+    calls = traced("augment", form, tmp_path / "end").splitlines()
+    if not any("pwrite64" in call for call in calls):
+        pytest.skip("strace may not trace here: no kills within HDF5's own writes")
+    for at in spread(range(1, len(calls) + 1), n_points):
+        root = tmp_path / f"killed-{at}"
+        shutil.copytree(base, root)
+        rule = f"inject={SYSTEM_CALLS}:signal=SIGKILL:when={at}"
+        assert "killed by SIGKILL" in traced("augment", form, root, "-e", rule)
+        check(root, "augment", form, before, tmp_path / "end")
+
+
 if __name__ == "__main__":
-    drive(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5]))
+    match sys.argv[1:]:
+        case ["kill", command, form, base, target, n_points]:
+            drive(command, form, Path(base), Path(target), int(n_points))
+        case ["starve", command, form, base, target, *limits]:
+            starve(command, form, Path(base), Path(target), [int(limit) for limit in limits])
+        case ["once", command, form, root]:
+            COMMANDS[command](Path(root), form)

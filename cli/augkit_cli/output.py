@@ -25,7 +25,10 @@ def configure_logging() -> None:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
-    """Yield a progress that draws a bar on stderr for every stage longer than a second."""
+    """Yield a progress that draws a bar on stderr for every stage longer than a second.
+
+    Only on a terminal: in a file or a log it would be noise.
+    """
     bar = _Bar()
     try:
         yield bar
@@ -46,7 +49,8 @@ class _Bar:
         if stage != self._stage:
             self.close()
             self._stage, self._began = stage, time.monotonic()
-        if self._bar is None and time.monotonic() - self._began > 1 and done < total:
+        late = time.monotonic() - self._began > 1 and done < total
+        if self._bar is None and late and sys.stderr.isatty():
             self._open(stage)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total)

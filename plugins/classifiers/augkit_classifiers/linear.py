@@ -147,7 +147,7 @@ def _one_thread() -> AbstractContextManager[Any]:
     The matrices are small: more threads wait for each other, ten times slower on a busy machine,
     and their number would change the last digits.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)
 
