@@ -15,10 +15,10 @@ demo: $(VENV)/.augkit  ## run the whole way on synthetic images, in the folder d
 	$(BIN)/augkit demo demo
 
 test: $(VENV)/.augkit-test  ## run every test; pytest options in ARGS="..."
-	$(BIN)/python -m pytest --slow $(ARGS)
+	$(BIN)/python -m pytest --slow -n auto $(ARGS)
 
 quick: $(VENV)/.augkit-test  ## run the tests that take seconds
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 format: $(VENV)/.augkit-test  ## bring the code into its form
 	$(BIN)/ruff check --fix .

@@ -10,14 +10,41 @@ print(ak.evaluate(store, "linear"))
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what `__getattr__` imports when it is first used
+    from augkit.augmentation import augment as augment
+    from augkit.augmentation import augment_all as augment_all
+    from augkit.augmentation import retract as retract
+    from augkit.demonstration import demo as demo
+    from augkit.errors import AugkitError as AugkitError
+    from augkit.evaluation import evaluate as evaluate
+    from augkit.hookspecs import hookimpl as hookimpl
+    from augkit.ingestion.ingest import ingest as ingest
+    from augkit.ingestion.ingest import ingest_arrays as ingest_arrays
+    from augkit.interfaces import ArraySamples as ArraySamples
+    from augkit.interfaces import Augmenter as Augmenter
+    from augkit.interfaces import Classifier as Classifier
+    from augkit.interfaces import Context as Context
+    from augkit.interfaces import Samples as Samples
+    from augkit.interfaces import Window as Window
+    from augkit.options import option as option
+    from augkit.partitions import HOLDOUT as HOLDOUT
+    from augkit.registry import registry as plugins  # noqa: F401
+    from augkit.report.sheets import preview as preview
+    from augkit.store import DatasetStore as DatasetStore
+    from augkit.store.locate import open_store as open  # noqa: F401
+    from augkit.store.pack import pack as pack
+    from augkit.store.pack import unpack as unpack
+    from augkit.store.verify import verify as verify
+    from augkit.summary import info as info
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Augmenter": "augkit.interfaces",
     "ArraySamples": "augkit.interfaces",
     "AugkitError": "augkit.errors",
+    "Augmenter": "augkit.interfaces",
     "Classifier": "augkit.interfaces",
     "Context": "augkit.interfaces",
     "DatasetStore": "augkit.store",

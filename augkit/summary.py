@@ -49,7 +49,11 @@ class StoreInfo:
             for name in self.values["classes"]
         ]
         rows.append(["all", real["rows"], *(real["by_part"][p] for p in PARTS)])
-        lines = [table(["real images", "all", *PARTS], rows), ""]
+        head = ["real images", "all", *PARTS]
+        if real["conflicts"]:
+            head.append("left out")
+            rows = [[*row, row[1] - sum(row[2:])] for row in rows]
+        lines = [table(head, rows), ""]
         lines.append(
             f"{counted(real['groups'], 'group')} of images that stay together; "
             f"{counted(real['masks'], 'image')} with a mask; {real['colour']} came in colour"

@@ -220,3 +220,18 @@ def test_every_package_is_named_in_pyproject_and_installs_only_names_of_augkit()
     }
     assert there == packages
     assert set(places) == {"augkit", "augkit_cli", *(p.name for p in PLUGINS)}
+
+
+def test_the_names_that_type_checkers_see_are_those_that_are_imported() -> None:
+    import augkit
+
+    tree = ast.parse((ROOT / "augkit/__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.asname: (node.module, alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    where, renamed = augkit._WHERE, augkit._RENAMED
+    assert seen == {name: (where[name], renamed.get(name, name)) for name in where}

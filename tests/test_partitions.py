@@ -18,7 +18,7 @@ def every_partition(repeats: int) -> list[Partition]:
 
 
 def test_seventy_fifteen_fifteen_is_fourteen_folds_and_three_and_three() -> None:
-    assert HOLDOUT == split("70/15/15")
+    assert split("70/15/15") == HOLDOUT
     assert HOLDOUT.name == "70/15/15"
     assert HOLDOUT.train == tuple(range(14))
     assert HOLDOUT.validation == (14, 15, 16)

@@ -140,6 +140,9 @@ def test_rows_that_are_left_out_say_so(tmp_path):
     shown = ak.info(store, rows=tmp_path / "rows.csv")
     assert len(shown.values["real"]["conflicts"]) == 2
     assert "2 images left out, with relatives of another class" in str(shown)
+    lines = {line.split()[0]: line.split()[1:] for line in str(shown).split("\n") if line}
+    assert lines["real"][-2:] == ["left", "out"]
+    assert [lines[c][-1] for c in (*CLASSES, "all")] == ["1", "1", "0", "2"]
     assert (tmp_path / "rows.csv").read_text().count(",left out\n") == 2
 
 

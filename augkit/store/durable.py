@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +43,26 @@ def claim(path: Path, size: int) -> None:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back to the end of the block.
+
+    Inside HDF5 it would come up in a callback of the garbage collector, where Python drops it.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if came:
+            raise KeyboardInterrupt
+
+
 def flush_file(path: Path) -> None:
     """Force the bytes of a closed file to the disk."""
     handle = os.open(path, os.O_RDWR)
@@ -64,9 +86,13 @@ def flush_folder(path: Path) -> None:
 def write_new(path: Path, content: bytes) -> None:
     """Write a file that must not exist yet and flush it."""
     with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def put_if_absent(staged: Path, target: Path) -> bool:

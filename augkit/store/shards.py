@@ -65,11 +65,13 @@ class ShardWriter:
         images = np.ascontiguousarray(images)
         self._claim(2 * images.nbytes)
         start, self.rows = self.rows, self.rows + len(images)
-        _append(self._images, images, start)
         self._checks.extend(zlib.crc32(image.data) for image in images)
+        with durable.interrupts_held():
+            _append(self._images, images, start)
         if self._masks is not None:
             packed = _pack_masks(masks, len(images), self._shape)
-            _append(self._masks, packed, start)
+            with durable.interrupts_held():
+                _append(self._masks, packed, start)
             everything = np.full(len(images), masks is not None)
             self._masked.append(everything if masked is None else masked)
 
@@ -80,10 +82,11 @@ class ShardWriter:
             columns["masked"] = np.concatenate(self._masked) if self._masked else np.zeros(0, bool)
         storable = {name: _storable(values) for name, values in columns.items()}
         self._claim(sum(values.nbytes + 4096 for values in storable.values()))
-        for name, values in storable.items():
-            self._file.create_dataset(name, data=values, track_times=False)
-        content = content_of(self._file)
-        self._file.close()
+        with durable.interrupts_held():
+            for name, values in storable.items():
+                self._file.create_dataset(name, data=values, track_times=False)
+            content = content_of(self._file)
+            self._file.close()
         with durable.writing(self.path.parent):
             h5py.File(self.path, "r+", locking=False).close()  # cuts off what was only claimed
             return {
@@ -267,7 +270,8 @@ class Shard:
 def _readable(name: str) -> Iterator[None]:
     """Turn what h5py raises on broken files into a named error."""
     try:
-        yield
+        with durable.interrupts_held():
+            yield
     except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
         raise DamagedStore(f"shard {name} cannot be read: {error}") from error
 

@@ -7,11 +7,13 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from augkit.interfaces import Progress
-from augkit.registry import Plugin, Registry
 from augkit.tables import table, typed
+
+if TYPE_CHECKING:  # they would import numpy, which --help does without
+    from augkit.interfaces import Progress
+    from augkit.registry import Plugin, Registry
 
 
 def configure_logging() -> None:
