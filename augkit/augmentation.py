@@ -250,7 +250,7 @@ def draw(augmenter: Augmenter, recipe: Mapping[str, Any], source: Samples) -> Pl
         not isinstance(params, np.ndarray)
         or params.shape != wanted.shape
         or params.dtype.names is None
-        or params.dtype.hasobject
+        or not _of_numbers(params.dtype)
     ):
         raise PluginFailed(
             f"plugin {augmenter.name!r}: plan() must return a structured array of numbers, "
@@ -258,6 +258,13 @@ def draw(augmenter: Augmenter, recipe: Mapping[str, Any], source: Samples) -> Pl
         )
     parents = chosen if augmenter.family == "traditional" else np.full(len(chosen), -1)
     return Plan(parents, wanted, params)
+
+
+def _of_numbers(kind: np.dtype) -> bool:
+    """Return True if a type holds numbers and truth values only: HDF5 has no place for others."""
+    if kind.names is not None:
+        return all(_of_numbers(kind[name]) for name in kind.names)
+    return kind.base.kind in "biufc" if kind.base.names is None else _of_numbers(kind.base)
 
 
 class MadeSamples(Samples):
@@ -444,20 +451,24 @@ def _make(augmenter: Augmenter, task: _Task) -> Made:
     if task.images is not None:
         task.images.flags.writeable = False
     made = _call(augmenter, "apply", task.images, task.labels, task.params)
-    expected = (len(task.labels), *task.shape)
-    if not isinstance(made, np.ndarray) or made.dtype != np.uint8 or made.shape != expected:
-        what = f"{made.dtype} {made.shape}" if isinstance(made, np.ndarray) else type(made).__name__
-        raise PluginFailed(
-            f"plugin {augmenter.name!r}: apply() returned {what} instead of uint8 {expected}"
-        )
+    _check_pixels(augmenter, "apply", made, (len(task.labels), *task.shape))
     if task.masks is None:
         return made, None, None
     masks = _call(augmenter, "apply_masks", task.masks, task.params)
     if masks is None:
         return made, None, None
-    if not isinstance(masks, np.ndarray) or masks.shape != task.masks.shape:
-        raise PluginFailed(f"plugin {augmenter.name!r}: apply_masks() returned another shape")
+    _check_pixels(augmenter, "apply_masks", masks, task.masks.shape)
     return made, masks, task.masked
+
+
+def _check_pixels(augmenter: Augmenter, method: str, made: Any, expected: tuple[int, ...]) -> None:
+    """Raise PluginFailed unless these are uint8 of the expected shape."""
+    if isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.shape == expected:
+        return
+    what = f"{made.dtype} {made.shape}" if isinstance(made, np.ndarray) else type(made).__name__
+    raise PluginFailed(
+        f"plugin {augmenter.name!r}: {method}() returned {what} instead of uint8 {expected}"
+    )
 
 
 def _call(augmenter: Augmenter, method: str, *arguments: Any) -> Any:
@@ -467,9 +478,8 @@ def _call(augmenter: Augmenter, method: str, *arguments: Any) -> Any:
     except AugkitError:
         raise
     except Exception as error:
-        raise PluginFailed(
-            f"plugin {augmenter.name!r} failed in {method}(): {type(error).__name__}: {error}"
-        ) from error
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PluginFailed(f"plugin {augmenter.name!r} failed in {method}(): {why}") from error
 
 
 @dataclass

@@ -57,7 +57,10 @@ def demo(
         raise InputError(f"{folder} is not empty: name another folder, augkit demo FOLDER")
     if not store.exists():
         log.info("making %d synthetic ultrasound images in %s", 3 * n_per_class, images)
-        write_phantoms(images, n_per_class, seed=seed)
+        try:
+            write_phantoms(images, n_per_class, seed=seed)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     ingested = ingest(images, store, dataset="phantoms", progress=progress)
     runs = tuple(augment(store, plugin, seed=seed, progress=progress) for plugin in PLUGINS)
     evaluation = evaluate(store, "linear", progress=progress)

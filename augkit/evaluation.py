@@ -220,7 +220,8 @@ def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
                 )
             if not sum(counts.values()):
                 raise StoreError(
-                    f"the {name} part is empty under {partition.name}: the groups are too few"
+                    f"the {name} part is empty under {partition.name}: the groups are too few; "
+                    "add images, or choose --split or --folds"
                 )
             if absent and number == 2:
                 log.warning("no %s image of %s under %s", name, ", ".join(absent), partition.name)

@@ -225,3 +225,36 @@ def test_clusters_are_numbered_by_their_first_members():
 def test_images_without_relatives_are_clusters_of_their_own():
     none = np.empty(0, np.int64)
     assert clusters(3, none, none).tolist() == [0, 1, 2]
+
+
+def noise_of(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (40, height, width, 1), np.uint8)
+
+
+def coarse_noise(cells: int) -> np.ndarray:
+    blocks = noise_of(cells, cells)[..., 0]
+    enlarged = [np.array(Image.fromarray(b).resize((96, 80), Image.BILINEAR)) for b in blocks]
+    return np.stack(enlarged)[..., None]
+
+
+def slopes() -> np.ndarray:
+    rng = np.random.default_rng(4)
+    y, x = np.mgrid[0:80, 0:96]
+    made = [128 + rng.uniform(-1, 1) * y + rng.uniform(-1, 1) * x for _ in range(40)]
+    return np.clip(np.stack(made), 0, 255).astype(np.uint8)[..., None]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [noise_of(28, 28), noise_of(16, 20), coarse_noise(8), coarse_noise(16), slopes()],
+    ids=["28x28", "16x20", "8 cells", "16 cells", "slopes"],
+)
+def test_images_of_little_detail_are_not_all_relatives_but_their_copies_are(
+    images: np.ndarray,
+) -> None:
+    darker = (images[:5] * 0.9).astype(np.uint8)
+    pairs = related_pairs(fingerprints(np.concatenate([images, darker])))
+    found = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    copies = {(i, 40 + i) for i in range(5)}
+    assert len(found & copies) >= 4
+    assert len(found - copies) <= 8, "of 990 pairs"

@@ -34,6 +34,10 @@ SIDE = 96
 THRESHOLD = 0.132
 """Two images with a higher score are relatives."""
 
+_QUIET, _SLOPE, _HIGHEST = 0.072, 5.0, 0.8
+"""Images whose prints resemble anything (few pixels, flat shapes) must score higher; see `_bar`."""
+
+_N_STRANGERS = 17
 _COARSE = 48
 _ROWS = 64
 _COLUMNS = 256
@@ -88,7 +92,9 @@ def related_pairs(
 ) -> Pairs:
     """Return the pairs of prints that score over the threshold.
 
-    A pair must pass it at half of the resolution first, which can lose one that is just over it.
+    The threshold rises for images that score high with anything, such as very small ones or plain
+    shapes on a plain ground. A pair must pass it at half of the resolution first, which can lose
+    one that is just over it.
     prints: float32 (n, 96, 96), as `fingerprints` makes them; may be a memory map. The first
     `known` of them are not compared with each other. threshold: 0..1. workers: threads, by default
     one a core; they do not change the result. Besides the prints and the pairs it needs about
@@ -107,7 +113,7 @@ def related_pairs(
                 jobs = [pool.submit(_search, block, row, known, threshold) for row in rows]
                 found.extend(job.result() for job in jobs)
             progress("near-duplicates", min(start + _ROWS, len(prints)), len(prints))
-    return _merged(found)
+    return _over_the_bar(_merged(found), prints, threshold)
 
 
 def clusters(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -269,3 +275,40 @@ def _merged(found: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Pairs:
     new = np.ones(len(first), bool)
     new[1:] = (np.diff(first) != 0) | (np.diff(second) != 0)
     return Pairs(first[new], second[new], score[new])
+
+
+def _over_the_bar(pairs: Pairs, prints: np.ndarray, threshold: float) -> Pairs:
+    """Return the pairs that also stand out from what their images score with strangers."""
+    if not len(pairs):
+        return pairs
+    members, where = np.unique([pairs.first, pairs.second], return_inverse=True)
+    bars = _bar(_level(prints, members), threshold)[where.reshape(2, -1)].max(0)
+    kept = pairs.score > bars
+    return Pairs(pairs.first[kept], pairs.second[kept], pairs.score[kept])
+
+
+def _level(prints: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Return what each member scores with a stranger: float32 (n,), a median over some of them.
+
+    Strangers are other prints turned upside down: alike in everything but related to nothing.
+    """
+    chosen = np.unique(np.linspace(0, len(prints) - 1, _N_STRANGERS).astype(np.int64))
+    levels = np.full((len(members), len(chosen)), np.nan, np.float32)
+    upside_down = _spectra(np.asarray(prints[chosen])[:, ::-1], 1).conj()
+    for start in range(0, len(members), _COLUMNS):
+        spectra = _spectra(np.asarray(prints[members[start : start + _COLUMNS]]), 1)
+        for column, stranger in enumerate(upside_down):
+            levels[start : start + _COLUMNS, column] = _peaks(stranger, spectra, SIDE)
+    levels[members[:, None] == chosen] = np.nan  # an image may be symmetric to itself
+    return np.nanmedian(levels, axis=1)
+
+
+def _bar(level: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the score that a relative must exceed, given the score of strangers.
+
+    Prints of full resolution, of BUSI or pure noise, score up to 0.072 with strangers and keep the
+    threshold. Noise of 28 x 28 pixels scores 0.10, plain ellipses 0.2; the slope keeps all their
+    strangers apart but a few ellipses of one shape.
+    """
+    raised = threshold + _SLOPE * np.maximum(level - _QUIET, 0)
+    return np.maximum(np.minimum(raised, _HIGHEST), threshold)

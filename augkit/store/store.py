@@ -58,7 +58,7 @@ class DatasetStore:
         path = Path(path)
         form = PackedFile if path.suffix.lower() in PACKED_SUFFIXES else Folder
         if not form.is_free(path):
-            raise StoreError(f"{path} exists already: open it, or choose another name")
+            raise StoreError(f"{path} exists already: choose another name, or remove it")
         if channels not in (1, 3) or height < 1 or width < 1:
             raise InputError(f"images of {width}x{height}x{channels} cannot be stored")
         return cls(form(path, (height, width, channels)))

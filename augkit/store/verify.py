@@ -12,6 +12,7 @@ from augkit.interfaces import Progress, silent
 from augkit.store.format import Entry
 from augkit.store.reading import Snapshot
 from augkit.store.store import DatasetStore
+from augkit.tables import counted
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,13 @@ class Verification:
         return json.dumps({**asdict(self), "sound": self.sound})
 
     def __str__(self) -> str:
-        head = f"{self.store}: {self.commits} commits, {self.shards} shards, {self.rows} rows: "
-        lines = [head + ("sound" if self.sound else f"{len(self.problems)} problems")]
+        parts = [(self.commits, "commit"), (self.shards, "shard"), (self.rows, "row")]
+        head = f"{self.store}: {', '.join(counted(n, name) for n, name in parts)}: "
+        lines = [head + ("sound" if self.sound else counted(len(self.problems), "problem"))]
         lines += [f"  {problem}" for problem in self.problems]
         if self.uncommitted:
-            lines.append(f"  {len(self.uncommitted)} shards of killed commands (harmless)")
+            shards = counted(len(self.uncommitted), "shard")
+            lines.append(f"  {shards} of killed commands, which nothing reads")
         return "\n".join(lines)
 
 

@@ -81,6 +81,13 @@ def augkit(verbose: bool) -> None:
     help="Groups whose images carry different classes: leave them out (default), or keep them.",
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out files that cannot be read.")
+@click.option(
+    "--no-find-relatives",
+    "find_relatives",
+    flag_value=False,
+    default=True,
+    help="Do not look for near-duplicates; trust the groups of the manifest.",
+)
 @_WORKERS
 @_START
 @_JSON
