@@ -54,9 +54,10 @@ class StoreInfo:
             head.append("left out")
             rows = [[*row, row[1] - sum(row[2:])] for row in rows]
         lines = [table(head, rows), ""]
+        files = f" ({counted(real['mask_files'], 'file')})" if real["mask_files"] else ""
         lines.append(
             f"{counted(real['groups'], 'group')} of images that stay together; "
-            f"{counted(real['masks'], 'image')} with a mask; {real['colour']} came in colour"
+            f"{counted(real['masks'], 'image')} with a mask{files}; {real['colour']} came in colour"
         )
         if real["conflicts"]:
             lines.append(
