@@ -22,7 +22,14 @@ import numpy as np
 from augkit import options as option_tools
 from augkit.chain import chain
 from augkit.engines.local import Backend, ordered_map
-from augkit.errors import AugkitError, NameTaken, OptionError, PluginFailed, StoreError
+from augkit.errors import (
+    AugkitError,
+    LineageError,
+    NameTaken,
+    OptionError,
+    PluginFailed,
+    StoreError,
+)
 from augkit.interfaces import Augmenter, Progress, Samples, Shape, silent
 from augkit.partitions import HOLDOUT, Partition
 from augkit.registry import Plugin, registry
@@ -222,8 +229,13 @@ def retract(store: DatasetStore | str | Path | None, run: str) -> Snapshot:
 def make(snapshot: Snapshot, run: Run, partition: Partition) -> MadeSamples:
     """Return the rows that the recipe of a run gives under another partition, not stored.
 
-    Raises PluginError if the plugin is not there any more.
+    Raises PluginError if the plugin is not there any more, LineageError if the run was fitted on
+    images that this partition validates or tests.
     """
+    if run.fitted_on is not None and not snapshot.trainable(run.name, partition).all():
+        raise LineageError(
+            f"run {run.name!r} was fitted on images that {partition.name} does not train on"
+        )
     augmenter = rebuild(run.recipe)
     source = snapshot.training(partition)
     return MadeSamples(augmenter, source, draw(augmenter, run.recipe, source))
@@ -369,7 +381,10 @@ def _check_source(source: Samples, snapshot: Snapshot, augmenter: Augmenter) -> 
     if not len(source):
         raise StoreError(f"{snapshot.path} has no training images: augkit ingest FOLDER")
     if augmenter.learns:
-        raise PluginFailed(f"plugin {augmenter.name!r} learns: fit it first with augkit fit")
+        raise PluginFailed(
+            f"plugin {augmenter.name!r} learns from the images; this version of augkit runs only "
+            "augmenters that do not: choose another, augkit plugins lists them"
+        )
     missing = set(range(len(snapshot.classes))) - set(source.labels.tolist())
     if missing:
         names = ", ".join(snapshot.classes[i] for i in sorted(missing))

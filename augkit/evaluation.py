@@ -29,6 +29,7 @@ from augkit.results import Results
 from augkit.stats import effective_groups, interval, mean_of_fits, standard_error
 from augkit.store import DatasetStore, Run, Snapshot
 from augkit.store.locate import open_store
+from augkit.store.reading import require_training
 from augkit.store.samples import JoinedSamples, StoredSamples
 from augkit.tables import table
 
@@ -355,6 +356,7 @@ class _Evaluation:
         self, train: Samples, val: Samples, test: StoredSamples, seed: int, where: str
     ) -> np.ndarray:
         """Fit a fresh classifier and return float32 (N, classes) for the test images."""
+        require_training(train)
         context = Context(seed=seed, classes=self.snapshot.classes, cached=self.cache)
         classifier = self.plugin.build(option_tools.values(self.classifier))
         try:

@@ -112,9 +112,7 @@ def test_a_bad_amount_seed_or_worker_is_refused(
 
 
 def test_flip_refuses_more_than_one_image_a_source(store: DatasetStore) -> None:
-    with pytest.raises(
-        OptionError, match=r"15 of 14 sources cannot be had.*flip\+zoom"
-    ):
+    with pytest.raises(OptionError, match=r"15 of 14 sources cannot be had.*flip\+zoom"):
         ak.augment(store, "flip", n=TRAIN + 1)
     with pytest.raises(OptionError, match="43 of 42 sources"):
         ak.augment(store, "flip", total=3 * TRAIN + 1)
@@ -450,16 +448,15 @@ HOWS = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("how", HOWS)
 def test_a_plugin_that_breaks_the_contract_is_named_and_nothing_is_committed(
-    tmp_path: Path, offer: Callable[..., None], how: str, workers: int
+    tmp_path: Path, offer: Callable[..., None], how: str
 ) -> None:
     offer(Wrong)
     store = toy_store(tmp_path / "a.store", masks=True)
     before = tree(store.path)
     with pytest.raises(PluginFailed, match=HOWS[how]) as caught:
-        ak.augment(store, "wrong", {"how": how}, block=14, workers=workers)
+        ak.augment(store, "wrong", {"how": how}, block=14, workers=2)
     assert str(caught.value).startswith("plugin 'wrong'")
     assert "\n" not in str(caught.value)
     assert tree(store.path) == before
@@ -523,7 +520,7 @@ def test_what_a_plugin_does_to_its_parameters_is_not_recorded(
     assert np.bincount(store.snapshot().inspect("scribbler").labels).tolist() == [TRAIN] * 3
 
 
-def test_a_plugin_that_learns_must_be_fitted_first(
+def test_a_plugin_that_learns_cannot_be_run_yet(
     store: DatasetStore, offer: Callable[..., None]
 ) -> None:
     @dataclass
@@ -538,7 +535,7 @@ def test_a_plugin_that_learns_must_be_fitted_first(
             return np.zeros((len(labels), 24, 32, 1), np.uint8)
 
     offer(Learner)
-    with pytest.raises(PluginFailed, match="fit it first with augkit fit"):
+    with pytest.raises(PluginFailed, match="'learner' learns from the images"):
         ak.augment(store, "learner", n=3)
 
 

@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys import toy_store
 
 from augkit.ingestion.grouping import assign_folds, join_groups
 from augkit.partitions import HOLDOUT, N_FOLDS, k_fold
+from augkit.store.reading import in_conflict
 
 NONE = np.zeros(0, np.int64)
 
@@ -173,3 +177,38 @@ def test_folds_are_the_same_every_time_and_never_move(
     after = assign_folds(groups, strata, before)
     for group in set(groups[:known].tolist()):
         assert after[group] == before[group]
+
+
+def test_groups_that_are_left_out_take_no_place_from_the_others() -> None:
+    strata = np.array([0, 1, 0, 1, 0, 0, 1, 1])
+    groups = np.array([0, 0, 0, 0, 1, 2, 3, 4])  # group 0 is of both classes
+    folds = assign_folds(groups, strata, [], dropped=groups == 0)
+    assert [HOLDOUT.part_of_fold()[fold] for fold in folds[1:]] == [0, 2, 0, 2]
+    assert folds[0] is not None
+    assert folds[0] not in folds[1:]
+
+
+def test_a_new_group_takes_the_place_of_an_old_one_that_is_now_left_out() -> None:
+    old = assign_folds(np.array([0, 1]), np.zeros(2, np.int64), [])
+    groups, strata = np.array([0, 1, 0, 2]), np.array([0, 0, 1, 0])
+    folds = assign_folds(groups, strata, old, dropped=groups == 0)
+    assert folds[:2] == old
+    assert folds[2] == folds[0]
+
+
+def test_a_class_with_conflicts_is_still_trained_on_and_tested(tmp_path: Path) -> None:
+    groups = ["x", "x", "a0", "a1", "x", "x", "b0", "b1"]
+    store = toy_store(tmp_path / "a.store", 4, classes=("a", "b"), groups=groups)
+    snapshot = store.snapshot()
+    assert snapshot.real.keys[snapshot.real.conflict].tolist() == [
+        f"toy/{c}/{i}.png" for c, i in (("a", 0), ("a", 1), ("b", 4), ("b", 5))
+    ]
+    for number in (0, 2):
+        assert snapshot.count_by_class(snapshot.parts(HOLDOUT) == number) == {"a": 1, "b": 1}
+
+
+def test_in_conflict_is_whatever_shares_a_group_with_another_class() -> None:
+    assert in_conflict(np.array([3, 0, 3, 1, 0]), np.array([1, 0, 2, 2, 0])).tolist() == [
+        True, False, True, False, False,
+    ]  # fmt: skip
+    assert in_conflict(NONE, NONE).tolist() == []

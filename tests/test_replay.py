@@ -61,8 +61,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     return rows(augmented(folder / "a.store", workers=1))
 
 
-@pytest.mark.parametrize("block", [1, 7, 64])
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("workers", "block"), [(1, 1), (1, 7), (2, 1), (2, 7), (2, 64), (3, 7), (3, 64)]
+)
 def test_workers_and_blocks_change_nothing(
     tmp_path: Path, reference: Rows, workers: int, block: int
 ) -> None:
@@ -96,13 +97,11 @@ def test_the_form_of_the_store_changes_nothing(tmp_path: Path, reference: Rows) 
 
 
 def test_the_order_of_commands_changes_nothing(tmp_path: Path, reference: Rows) -> None:
-    for number, lines in enumerate(itertools.islice(itertools.permutations(LINES), 1, 24, 7)):
+    for number, lines in enumerate(itertools.islice(itertools.permutations(LINES), 7, 24, 15)):
         assert_same(rows(augmented(tmp_path / f"{number}.store", lines)), reference)
 
 
-def test_other_runs_and_retractions_between_change_nothing(
-    tmp_path: Path, reference: Rows
-) -> None:
+def test_other_runs_and_retractions_between_change_nothing(tmp_path: Path, reference: Rows) -> None:
     store = toy_store(tmp_path / "a.store", 8, masks=True)
     for plugin, given in LINES:
         ak.augment(store, "brightness", seed=99, run="other")
@@ -125,7 +124,7 @@ def test_a_run_that_was_retracted_comes_back_the_same(tmp_path: Path, reference:
     assert_same(rows(store), reference)
 
 
-def test_the_shards_of_a_run_are_the_same_files_whatever_the_workers(tmp_path: Path) -> None:
+def test_the_log_keeps_the_same_content_of_a_run_whatever_the_workers(tmp_path: Path) -> None:
     logs = []
     for number, how in enumerate(({"workers": 1, "block": 1}, {"workers": 3}, {"workers": 2})):
         snapshot = augmented(tmp_path / f"{number}.store", **how).snapshot()
@@ -255,7 +254,7 @@ def test_an_ingest_with_a_fork_server_gives_the_same_shard(tmp_path: Path) -> No
     assert logs[0] == logs[1]
 
 
-def test_an_ingest_in_several_commands_gives_the_same_images(tmp_path: Path) -> None:
+def test_both_forms_of_a_store_hold_the_same_after_an_ingest(tmp_path: Path) -> None:
     folder = picture_folder(tmp_path / "set")
     ak.ingest(folder, tmp_path / "a.store", size="64x48")
     ak.ingest(folder, tmp_path / "b.h5", size="64x48")

@@ -55,11 +55,18 @@ def equal_pairs(values: np.ndarray, ignore: str | None = None) -> tuple[np.ndarr
     return np.array(first, np.int64), np.array(second, np.int64)
 
 
-def assign_folds(groups: np.ndarray, strata: np.ndarray, old: list[int | None]) -> list[int | None]:
+def assign_folds(
+    groups: np.ndarray,
+    strata: np.ndarray,
+    old: list[int | None],
+    *,
+    dropped: np.ndarray | None = None,
+) -> list[int | None]:
     """Return the fold of each group number, None for numbers no longer used.
 
     groups, strata: int64 (N,); a stratum is a data set and a class. Groups in `old` keep their
-    fold. New groups, the largest first, go where their strata are rarest.
+    fold. New groups, the largest first, go where their strata are rarest. Groups of `dropped`
+    images, bool (N,), come last and take no place from the others.
     """
     n_groups = int(groups.max(initial=-1)) + 1
     folds: list[int | None] = [*old, *([None] * n_groups)][:n_groups]
@@ -68,11 +75,14 @@ def assign_folds(groups: np.ndarray, strata: np.ndarray, old: list[int | None]) 
     sizes = counts.sum(axis=1)
     share = counts / np.maximum(counts.sum(axis=0), 1)
     filled = np.zeros((N_FOLDS, counts.shape[1]))
+    last = np.zeros(n_groups, bool)
+    if dropped is not None:
+        last[groups[dropped]] = True
     for group, fold in enumerate(folds):
-        if fold is not None and sizes[group]:
+        if fold is not None and sizes[group] and not last[group]:
             filled[fold] += share[group]
     rank = np.argsort(_ORDER)
-    for group in np.argsort(-sizes, kind="stable").tolist():
+    for group in np.lexsort((-sizes, last)).tolist():
         if not sizes[group]:
             folds[group] = None
         elif folds[group] is None:

@@ -20,6 +20,7 @@ from augkit.interfaces import Progress
 from augkit.partitions import HOLDOUT
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.format import Entry
+from augkit.store.reading import in_conflict
 from augkit.store.shards import ShardWriter
 from augkit.summary import StoreInfo, summarise
 from augkit.tables import counted, table
@@ -238,8 +239,9 @@ class Intake:
             np.concatenate([second, copies[1]]),
         )
         strata = np.unique(np.char.add(datasets + "/", labels.astype(str)), return_inverse=True)[1]
-        folds = assign_folds(groups, strata, old["folds"])
         policy = self.conflicts or old.get("conflicts", "drop")
+        dropped = in_conflict(groups, labels) if policy == "drop" else None
+        folds = assign_folds(groups, strata, old["folds"], dropped=dropped)
         _check_classes(groups, labels, classes, policy)
         self.pairs = len(first)
         return {

@@ -86,12 +86,15 @@ class Folder:
             self._make()
             staged_entry = self.stage(".json")
             durable.write_new(staged_entry, entry)  # first: it tells `_sweep` of the shard
-            for name, staged in shards.items():
-                if not self._shard_path(name).exists():  # else an earlier try put it there
-                    os.rename(staged, self._shard_path(name))
-            if shards:
-                durable.flush_folder(self.path / "shards")
-            return durable.put_if_absent(staged_entry, self._entry_path(number))
+            try:
+                for name, staged in shards.items():
+                    if not self._shard_path(name).exists():  # else an earlier try put it there
+                        os.rename(staged, self._shard_path(name))
+                if shards:
+                    durable.flush_folder(self.path / "shards")
+                return durable.put_if_absent(staged_entry, self._entry_path(number))
+            finally:
+                staged_entry.unlink(missing_ok=True)
 
     def take_back(self, shards: dict[str, Path]) -> None:
         """Delete shards whose commit was given up."""

@@ -152,11 +152,7 @@ class Snapshot:
             raise DamagedStore(f"{self.path}: the table of groups does not fit the images")
         conflict = np.zeros(len(groups), bool)
         if len(groups) and table["conflicts"] == "drop":
-            low = np.full(len(fold_of), labels.max())
-            high = np.zeros(len(fold_of), np.int64)
-            np.minimum.at(low, groups, labels)
-            np.maximum.at(high, groups, labels)
-            conflict = (low != high)[groups]
+            conflict = in_conflict(groups, labels)
         return groups, folds, conflict
 
     @cached_property
@@ -207,7 +203,7 @@ class Snapshot:
         in_train = self.parts(partition) == 0
         found = self.run(run)
         if found.fitted_on is not None:
-            if max(found.fitted_on, default=-1) >= len(in_train):
+            if not all(0 <= row < len(in_train) for row in found.fitted_on):
                 raise DamagedStore(f"run {run!r} was fitted on images that do not exist")
             whole = bool(in_train[list(found.fitted_on)].all())
             return np.full(found.rows, whole)
@@ -274,6 +270,16 @@ class Snapshot:
 
     def _samples(self, rows: Rows, purpose: Purpose) -> StoredSamples:
         return StoredSamples(self._pool, self.shape, rows, purpose)
+
+
+def in_conflict(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return bool (N,): the group of the image carries several classes. Both int64 (N,)."""
+    n_groups = int(groups.max(initial=-1)) + 1
+    low = np.full(n_groups, labels.max(initial=0))
+    high = np.zeros(n_groups, np.int64)
+    np.minimum.at(low, groups, labels)
+    np.maximum.at(high, groups, labels)
+    return (low != high)[groups]
 
 
 def require_training(samples: object) -> None:

@@ -122,16 +122,14 @@ class StoredSamples(Samples):
         """Return some of these rows, for the same purpose."""
         return StoredSamples(self._pool, self.shape, self._rows.take(chosen), self.purpose)
 
-    def truth(self) -> np.ndarray:
-        """Return the labels, int64 (N,), also of test samples: for scoring, never for a plugin."""
-        return self._rows.labels
-
 
 class JoinedSamples(Samples):
     """Several Samples one after another."""
 
     def __init__(self, pieces: Sequence[Samples]):
         self.pieces = tuple(pieces)
+        trainable = all(getattr(p, "purpose", None) == "training" for p in pieces)
+        self.purpose: Purpose = "training" if trainable else "inspection"
         self.shape = pieces[0].shape
         self.digest = hashlib.sha256("".join(p.digest for p in pieces).encode()).hexdigest()
         self._ends = np.cumsum([len(p) for p in pieces]).tolist()
