@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ from augkit.registry import Plugin, registry
 from augkit.store import DatasetStore, Run, Snapshot
 from augkit.store.format import Entry, digest_of
 from augkit.store.locate import open_store
+from augkit.store.reading import require_training
 from augkit.store.samples import StoredSamples
-from augkit.store.shards import ShardWriter
 
 log = logging.getLogger("augkit")
 
@@ -56,8 +57,20 @@ class Amount:
         if self.per_class is not None and self.total is not None:
             raise OptionError("give --n (images a class) or --total (images in all), not both")
         for name, value in (("n", self.per_class), ("total", self.total)):
-            if value is not None and value < 1:
+            if value is not None and _whole(name, value) < 1:
                 raise OptionError(f"{name} is {value}; it must be at least 1")
+
+    def as_recipe(self) -> dict[str, int]:
+        """Return what was asked for as JSON values; nothing: one for each source."""
+        given = (("per_class", self.per_class), ("total", self.total))
+        return {name: int(value) for name, value in given if value is not None}
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise OptionError(f"{name} is {value!r}; it must be a whole number") from None
 
 
 @dataclass(frozen=True)
@@ -199,12 +212,13 @@ def _commit(job: _Job, how: Making, progress: Progress) -> AugmentResult:
         assert job.existing is not None
         return _result(job.snapshot, job.existing, made=False)
     about = {"kind": "augmented images", "recipe": job.recipe}
-    writer = _Writer(job.store, about | {"classes": list(job.snapshot.classes)}, job.plan)
+    about["classes"] = list(job.snapshot.classes)
+    writer = job.store.write_shard(about, masks=_has_masks(job, job.plan))
     try:
         for made in _make_blocks(job.augmenter, job.source, job.plan, how):
             writer.append(*made)
             progress(job.recipe["plugin"], writer.rows, len(job.plan.labels))
-        shard = writer.finish(_real_rows(job.snapshot, job.source, job.plan.parents))
+        shard = writer.finish(_columns(job, job.plan))
         after = job.store.commit(partial(_entry, job, shard), writer.path)
     except _AlreadyThere as found:
         return _result(job.store.snapshot(), found.run, made=False)
@@ -238,7 +252,21 @@ def make(snapshot: Snapshot, run: Run, partition: Partition) -> MadeSamples:
         )
     augmenter = rebuild(run.recipe)
     source = snapshot.training(partition)
-    return MadeSamples(augmenter, source, draw(augmenter, run.recipe, source))
+    return MadeSamples(augmenter, source, draw(augmenter, run.recipe, source), _made_by(run))
+
+
+def _made_by(run: Run) -> str:
+    """Return what names the code and the options that make the rows of a run here and now."""
+    found = registry()
+    here = [found.find(p["name"], "augmenter") for p in run.recipe["plugins"]]
+    for plugin, then in zip(here, run.recipe["plugins"], strict=True):
+        if (plugin.distribution, plugin.version) != (then["distribution"], then["version"]):
+            log.warning(
+                "run %r was made by %s %s; for other partitions it is made again by %s %s",
+                run.name,
+                *(then["distribution"], then["version"], plugin.distribution, plugin.version),
+            )
+    return digest_of([[p.distribution, p.version] for p in here] + [run.recipe["plugins"]])
 
 
 def rebuild(recipe: Mapping[str, Any]) -> Augmenter:
@@ -284,13 +312,13 @@ class MadeSamples(Samples):
 
     purpose = "training"
 
-    def __init__(self, augmenter: Augmenter, source: StoredSamples, plan: Plan):
+    def __init__(self, augmenter: Augmenter, source: StoredSamples, plan: Plan, made_by: str):
+        require_training(source)
         self.shape = source.shape
         self._augmenter = augmenter
         self._source = source
         self._plan = plan
-        values = json.dumps([augmenter.name, _described(augmenter)], sort_keys=True)
-        total = hashlib.sha256(f"{source.digest} {values}".encode())
+        total = hashlib.sha256(f"{source.digest} {made_by}".encode())
         for array in (plan.parents, plan.labels, plan.params):
             total.update(np.ascontiguousarray(array).tobytes())
         self.digest = total.hexdigest()
@@ -311,11 +339,6 @@ class MadeSamples(Samples):
         return _make(self._augmenter, _task(self._source, self._plan, chosen))[0]
 
 
-def _described(augmenter: Augmenter) -> Any:
-    members = getattr(augmenter, "members", None)
-    return [_described(m) for m in members] if members else option_tools.values(augmenter)
-
-
 def recipes(
     specs: Sequence[str], given: Mapping[str, Any], amount: Amount, seed: int
 ) -> list[dict[str, Any]]:
@@ -323,7 +346,7 @@ def recipes(
 
     Raises PluginNotFound or OptionError.
     """
-    if not 0 <= seed < 2**63:
+    if not 0 <= _whole("seed", seed) < 2**63:
         raise OptionError(f"seed is {seed}; it must be at least 0 and below 2**63")
     plugins = [registry().find(name, "augmenter") for spec in specs for name in spec.split("+")]
     shares = iter(_share(plugins, given))
@@ -334,8 +357,8 @@ def recipes(
             {
                 "plugin": spec,
                 "plugins": [_member(plugin, next(shares)) for plugin in members],
-                "seed": seed,
-                "amount": {k: v for k, v in asdict(amount).items() if v is not None},
+                "seed": int(seed),
+                "amount": amount.as_recipe(),
                 "partition": HOLDOUT.name,
             }
         )
@@ -497,39 +520,19 @@ def _call(augmenter: Augmenter, method: str, *arguments: Any) -> Any:
         raise PluginFailed(f"plugin {augmenter.name!r} failed in {method}(): {why}") from error
 
 
-@dataclass
-class _Writer:
-    """Writes the blocks of a run; knows whether there are masks once the first block is made."""
+def _columns(job: _Job, plan: Plan) -> dict[str, np.ndarray]:
+    """Return what a run's shard holds besides images and masks."""
+    parents = _real_rows(job.snapshot, job.source, plan.parents)
+    columns = {"labels": plan.labels, "parent": parents}
+    if plan.params.dtype.names:  # HDF5 has no type without fields
+        columns["params"] = plan.params
+    return columns
 
-    store: DatasetStore
-    attributes: dict[str, Any]
-    plan: Plan
-    rows: int = 0
-    shard: ShardWriter | None = field(default=None)
 
-    @property
-    def path(self) -> Path:
-        assert self.shard is not None
-        return self.shard.path
-
-    def append(
-        self, images: np.ndarray, masks: np.ndarray | None, masked: np.ndarray | None
-    ) -> None:
-        if self.shard is None:
-            self.shard = self.store.write_shard(self.attributes, masks=masks is not None)
-        self.shard.append(images, masks, masked)
-        self.rows += len(images)
-
-    def finish(self, parents: np.ndarray) -> dict[str, Any]:
-        assert self.shard is not None
-        columns = {"labels": self.plan.labels, "parent": parents}
-        if self.plan.params.dtype.names:  # HDF5 has no type without fields
-            columns["params"] = self.plan.params
-        return self.shard.finish(columns)
-
-    def discard(self) -> None:
-        if self.shard is not None:
-            self.shard.discard()
+def _has_masks(job: _Job, plan: Plan) -> bool:
+    """Return True if a parent has a mask; then the run has them where its plugin moves them."""
+    parents = _real_rows(job.snapshot, job.source, plan.parents)
+    return bool(job.snapshot.real.masked[parents[parents >= 0]].any())
 
 
 def _real_rows(snapshot: Snapshot, source: StoredSamples, parents: np.ndarray) -> np.ndarray:

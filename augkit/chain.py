@@ -28,9 +28,9 @@ class Chain(Augmenter):
     """Applies its members in order, neighbours that are windows or tables at once.
 
     Such neighbours mean: geometry first, as one window and one interpolation; then one table; the
-    border last, black. So brightness never lights the border, and a window that first zooms in
-    and then out again shows the source where one after the other would show a border. A member
-    that offers neither works on the pixels between its neighbours.
+    border last, black, so brightness never lights it. A member that offers neither works on the
+    pixels between its neighbours; after it the border is made black again, where the member's
+    `apply_masks` says that it went, or where it was if the member has none.
     """
 
     members: tuple[Augmenter, ...]
@@ -68,12 +68,13 @@ class Chain(Augmenter):
         """Return uint8 (N, H, W, C), each member applied as its part of `params` says."""
         if images is None:
             raise ValueError(f"{self.name} needs images: it makes none of its own")
-        for step in self._steps(params, images.shape[1:]):
+        steps = list(self._steps(params, images.shape[1:]))
+        for step in steps:
             if step.fused:
                 images = render(images, step.window, step.table)
             else:
                 images = _applied(step, images, labels)
-        return images
+        return images if len(steps) == 1 else _without_border(images, steps)
 
     def apply_masks(self, masks: np.ndarray, params: np.ndarray) -> np.ndarray | None:
         """Return uint8 (N, H, W) moved like the images, or None if a member cannot tell how."""
@@ -161,6 +162,20 @@ def _applied(step: _Step, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
             f"take it out of the chain, or report this to its author"
         )
     return made
+
+
+def _without_border(images: np.ndarray, steps: Sequence[_Step]) -> np.ndarray:
+    """Return the images, black wherever no pixel of the source has come to lie."""
+    if all(step.window is None for step in steps):
+        return images
+    covered = np.full(images.shape[:3], 255, np.uint8)
+    for step in steps:
+        if step.window is not None:
+            covered = render_masks(covered, step.window)
+        elif not step.fused:
+            moved = step.member.apply_masks(covered, step.params)
+            covered = covered if moved is None else moved
+    return np.where(covered[..., None] > 0, images, np.uint8(0))
 
 
 def _rows(params: np.ndarray, label: str) -> np.ndarray:

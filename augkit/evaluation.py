@@ -28,6 +28,7 @@ from augkit.registry import Plugin, registry
 from augkit.results import Results
 from augkit.stats import effective_groups, interval, mean_of_fits, standard_error
 from augkit.store import DatasetStore, Run, Snapshot
+from augkit.store.format import digest_of
 from augkit.store.locate import open_store
 from augkit.store.reading import require_training
 from augkit.store.samples import JoinedSamples, StoredSamples
@@ -83,6 +84,8 @@ class Evaluation:
     fits: int
     computed: int
     """Fits that this call computed; the others were there already."""
+    superseded: dict[str, str]
+    """Runs that arms of several runs leave out, each with the newer one that replaces it."""
     weights: str | None = None
     reduced: str | None = None
 
@@ -110,6 +113,10 @@ class Evaluation:
         lines = [head, "", self._table(HEADLINE), "", self._by_class(), "", _CAPTION]
         lines += [f"note: {a.name} is the same as {a.same_as}" for a in self.arms if a.same_as]
         lines += [f"note: {a.name}: {a.unavailable}" for a in self.arms if a.unavailable]
+        lines += [
+            f"note: run {old!r} is left out: {new!r} is the same recipe on the images of today"
+            for old, new in self.superseded.items()
+        ]
         return "\n".join(lines)
 
     def _distinct(self) -> list[Arm]:
@@ -189,7 +196,8 @@ def _own(snapshot: Snapshot) -> set[str]:
 
 
 def _known_arms(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
-    runs = snapshot.runs.values()
+    left_out = superseded(snapshot)
+    runs = [run for run in snapshot.runs.values() if run.name not in left_out]
     arms: dict[str, tuple[str, ...]] = {"real": ()}
     traditional = tuple(r.name for r in runs if r.family == "traditional")
     if traditional:
@@ -198,9 +206,30 @@ def _known_arms(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
         arms[plugin] = tuple(r.name for r in runs if r.plugin == plugin)
     if runs:
         arms["all"] = tuple(r.name for r in runs)
-    for run in runs:
-        arms.setdefault(run.name, (run.name,))
+    for name in snapshot.runs:
+        arms.setdefault(name, (name,))
     return arms
+
+
+def superseded(snapshot: Snapshot) -> dict[str, str]:
+    """Return the runs that a newer run of the same recipe replaces, each with the newer one.
+
+    The same line after a later ingest makes such a run; an arm of several runs takes the newest,
+    since both would give the same images.
+    """
+    newest: dict[str, str] = {}
+    for run in snapshot.runs.values():
+        newest[_same_images(run)] = run.name
+    return {
+        run.name: newest[_same_images(run)]
+        for run in snapshot.runs.values()
+        if newest[_same_images(run)] != run.name
+    }
+
+
+def _same_images(run: Run) -> str:
+    members = [[p["name"], p["options"]] for p in run.recipe["plugins"]]
+    return digest_of([members, run.recipe["seed"], run.recipe["amount"], run.fitted_on])
 
 
 def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
@@ -291,16 +320,22 @@ class _Evaluation:
             arms=arms,
             fits=fits,
             computed=self.computed,
+            superseded=superseded(self.snapshot),
         )
 
     def _obstacle(self, runs: Sequence[str]) -> str | None:
         """Return why the rows of these runs cannot be had under this protocol, or None."""
         for name in runs:
             run = self.snapshot.run(name)
-            if run.family == "traditional":
-                continue
             for partition in self.plan.partitions:
-                if not self.snapshot.trainable(name, partition).all():
+                if self._fits_as_stored(run, partition) and run.family == "traditional":
+                    continue
+                if run.family == "traditional":
+                    try:
+                        make(self.snapshot, run, partition)
+                    except AugkitError as error:
+                        return f"not available under {partition.name}: run {name!r}: {error}"
+                elif not self.snapshot.trainable(name, partition).all():
                     return (
                         f"not available under {self.plan.name}: run {name!r} was fitted on "
                         f"images that {partition.name} tests; use --split 70/15/15"

@@ -130,6 +130,9 @@ class Window:
     """bool (N,)."""
     exact: bool = False
     """Interpolate with the bit-stable cv2.INTER_LINEAR_EXACT instead of cv2.INTER_LINEAR."""
+    seen: np.ndarray | None = None
+    """int64 (N, 4), left, right, upper and lower edge of what may be shown of the source; the rest
+    is black as well. None: the whole image. Set where one window is applied to another's output."""
 
 
 @dataclass

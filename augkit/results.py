@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ import numpy as np
 from augkit.errors import StoreError
 from augkit.store import durable
 from augkit.store.format import canonical, digest_of, is_abandoned, staged_name
+
+log = logging.getLogger("augkit")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,12 @@ class Results:
             staged = self.folder / staged_name(".tmp")
             durable.write_new(staged, content)
             os.replace(staged, self._path(task))
+        except PermissionError:
+            log.warning("results are not kept: %s cannot be written to", self.folder)
         except OSError as error:
+            if error.errno == errno.EROFS:
+                log.warning("results are not kept: %s is read-only", self.folder)
+                return
             raise StoreError(f"cannot write to {self.folder}: {error.strerror}") from error
 
     def _sweep(self) -> None:

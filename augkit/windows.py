@@ -36,14 +36,15 @@ def compose(first: Window, then: Window, shape: Shape) -> Window:
 
     shape: of the images, the same before and after. Each edge is rounded once and lies within half
     a source pixel of the true one, or within one pixel where the window would be empty. Where
-    `then` looks beyond the output of `first`, the window shows the source there, and a border
-    only beyond the source. Exact if either is.
+    `then` looks beyond the output of `first` is border, also if the source goes on there. Exact if
+    either is.
     """
     left = np.where(first.mirrored, shape[1] - then.x - then.width, then.x)
     x, width = _along(first.x, first.width, left, then.width, shape[1])
     y, height = _along(first.y, first.height, then.y, then.height, shape[0])
     mirrored = first.mirrored ^ then.mirrored
-    return Window(x, y, width, height, mirrored, first.exact or then.exact)
+    exact = first.exact or then.exact
+    return Window(x, y, width, height, mirrored, exact, _seen(first, then, shape))
 
 
 def compose_tables(first: np.ndarray, then: np.ndarray) -> np.ndarray:
@@ -92,6 +93,23 @@ def render_masks(masks: np.ndarray, window: Window) -> np.ndarray:
 def _nearest(start: int, stop: int, count: int) -> np.ndarray:
     """Return the source pixel under the centre of each of `count` pixels; a tie: the latter."""
     return start + (2 * np.arange(count) + 1) * (stop - start) // max(2 * count, 1)
+
+
+def _seen(first: Window, then: Window, shape: Shape) -> np.ndarray | None:
+    """Return what `then` may show of the source: where it looks too far, what `first` shows."""
+    height, width = shape[:2]
+    whole = np.tile(np.array([0, width, 0, height]), (len(first.x), 1))  # (N, 4)
+    before = whole if first.seen is None else first.seen
+    far_x = (then.x < 0) | (then.x + then.width > width)
+    far_y = (then.y < 0) | (then.y + then.height > height)
+    if first.seen is None and not (far_x.any() or far_y.any()):
+        return None
+    far = np.stack([far_x, far_x, far_y, far_y], 1)
+    right, lower = first.x + first.width, first.y + first.height
+    low = np.maximum(before[:, ::2], np.stack([first.x, first.y], 1))
+    high = np.minimum(before[:, 1::2], np.stack([right, lower], 1))
+    frame = np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], 1)
+    return np.where(far, frame, before)
 
 
 def _along(
@@ -149,8 +167,9 @@ def _placements(
         return iter([(whole, whole, False)] * size)
     if np.any(window.width < 1) or np.any(window.height < 1):
         raise ValueError("a window must be at least one pixel wide and high")
-    x_near, x_place = _visible(window.x, window.width, width)
-    y_near, y_place = _visible(window.y, window.height, height)
+    seen = np.array([[0, width, 0, height]]) if window.seen is None else window.seen
+    x_near, x_place = _visible(window.x, window.width, width, seen[:, :2])
+    y_near, y_place = _visible(window.y, window.height, height, seen[:, 2:])
     left, right = x_place
     mirrored = np.asarray(window.mirrored, bool)
     x_place = np.where(mirrored, width - right, left), np.where(mirrored, width - left, right)
@@ -162,14 +181,17 @@ def _placements(
 Edges = tuple[np.ndarray, np.ndarray]
 
 
-def _visible(start: np.ndarray, length: np.ndarray, size: int) -> tuple[Edges, Edges]:
+def _visible(
+    start: np.ndarray, length: np.ndarray, size: int, seen: np.ndarray
+) -> tuple[Edges, Edges]:
     """Return, along one axis, the edges of what a window shows, in the source and in the output.
 
+    seen: (N or 1, 2), the edges of what may be shown of the source.
     Edges in the output are rounded to whole pixels, halves outwards, so that a mirrored window
     gives the mirrored place.
     """
-    near = np.maximum(start, 0)
-    far = np.maximum(np.minimum(start + length, size), near)
+    near = np.maximum(start, seen[:, 0])
+    far = np.maximum(np.minimum(start + length, seen[:, 1]), near)
     left = -((length - 2 * (near - start) * size) // (2 * length))
     right = (2 * (far - start) * size + length) // (2 * length)
     return (near, far), (left, np.where(far > near, right, left))

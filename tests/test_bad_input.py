@@ -144,7 +144,7 @@ BAD_INGESTS = [
     (f"changed/breast {OLD}", "breast/malignant/malignant (2).png", "other bytes", "--dataset"),
     (f"changed/breast/relabelled.csv {OLD}", "another class", "--dataset NAME"),
     ("breast --store notes.txt", "notes.txt exists already", "choose another"),
-    ("breast --store empty/hidden/x.h5", "there is no folder empty/hidden"),
+    ("breast --store empty/hidden/x.h5", "there is no folder"),
     ("breast --store future.store", "format version 99", "use the augkit that wrote it"),
     (f"breast {NEW} --dataset a/b", "'a/b' cannot name a data set", "--dataset NAME"),
     (f"breast {NEW} --fit squash", "'squash'", "'stretch', 'pad'", "--help"),

@@ -199,7 +199,26 @@ def test_a_member_without_a_window_works_between_the_segments():
     whole, params = run(made, images)
     left = chain([Flip(), Brightness()]).apply(images, LABELS, params)
     right = chain([Scale(), Zoom()]).apply(np.roll(left, 3, axis=2), LABELS, params)
-    assert (whole == Blur().apply(right, LABELS, None)).all()
+    covered = chain([Scale(), Zoom()]).apply_masks(np.full(images.shape[:3], 255, np.uint8), params)
+    blurred = Blur().apply(right, LABELS, None)
+    assert (covered == 0).any()
+    assert (whole == np.where(covered[..., None] > 0, blurred, 0)).all(), "the border is black"
+
+
+@pytest.mark.parametrize("order", [(Zoom, Scale), (Scale, Zoom), (Zoom, Flip, Scale)])
+def test_a_border_is_where_one_after_the_other_would_have_it(order):
+    images = np.full((40, 160, 192, 1), 200, np.uint8)
+    labels = np.zeros(40, np.int64)
+    members = [made() for made in order]
+    together = chain(members)
+    params = together.plan(labels, (160, 192, 1), np.random.default_rng(3))
+    one_by_one = images
+    for member in members:
+        one_by_one = member.apply(one_by_one, labels, params[member.name])
+    fused = together.apply(images, labels, params)
+    assert (fused == 0).any()
+    differing = ((fused > 0) != (one_by_one > 100)).mean(axis=(1, 2, 3))
+    assert differing.max() < 0.012, "a line of pixels on each side at most"
 
 
 def test_a_chain_is_a_window_and_a_table_only_if_all_members_are():

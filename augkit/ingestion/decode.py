@@ -301,7 +301,14 @@ def _from_sixteen_bit(image: Image.Image, name: str) -> Image.Image:
             f"{name}: uses only levels up to {high} of 65535 and would be black; "
             "scale it to 8 or 16 full bits"
         )
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    grey = ((values + 128) // 257).astype(np.uint8)
+    return Image.fromarray(255 - grey if _white_is_zero(image) else grey)
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Return True for a TIFF that counts down from white; Pillow mends that for 8 bits only."""
+    tags = getattr(image, "tag_v2", {})
+    return bool(tags.get(ExifTags.Base.PhotometricInterpretation, 1) == 0)
 
 
 def _is_coloured(image: Image.Image) -> bool:

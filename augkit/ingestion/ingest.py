@@ -13,7 +13,14 @@ import numpy as np
 from augkit.engines.local import Backend, ordered_map
 from augkit.errors import InputError, NameTaken, OptionError, StoreNotFound
 from augkit.ingestion.decode import Decoded, Target, attempt, choose_size, image_size, parse_size
-from augkit.ingestion.intake import Conflicts, IngestReport, Intake, check_refused, nothing_read
+from augkit.ingestion.intake import (
+    Conflicts,
+    IngestReport,
+    Intake,
+    check_refused,
+    nothing_read,
+    patient_of,
+)
 from augkit.ingestion.readers import Listing, Source, printable, read
 from augkit.interfaces import Progress, Shape, silent
 from augkit.store import DatasetStore, Snapshot, locate
@@ -75,11 +82,12 @@ def ingest_arrays(
     find_relatives: bool = True,
     progress: Progress = silent,
 ) -> IngestReport:
-    """Bring images that are arrays into an existing or created store, in one commit.
+    """Bring images that are arrays into a store, in one commit.
 
     images: blocks uint8 (n, H, W, C) of the store's shape, read one at a time, so that they may
     be more than memory holds. labels, keys, groups: N texts; a group is a patient. masks: blocks
-    uint8 (n, H, W) of 0 and 255, beside the images. find_relatives=False trusts the groups and
+    bool or uint8 of 0 and 255, (n, H, W), beside the images. store: an open one, such as
+    DatasetStore.create returns, or the path of one. find_relatives=False trusts the groups and
     spares the search for near-duplicates, which needs 36 kB an image. Raises InputError for
     blocks of another shape, NameTaken for a key that is in use.
     """
@@ -104,6 +112,10 @@ def _array_sources(
     labels: Sequence[str], keys: Sequence[str], dataset: str, groups: Sequence[str] | None
 ) -> tuple[Source, ...]:
     given = groups if groups is not None else [""] * len(keys)
+    if not dataset or "/" in dataset:
+        raise InputError(f"dataset {dataset!r} is no name: it must not be empty or contain /")
+    if not all(isinstance(text, str) for text in (*labels, *keys, *given)):
+        raise InputError("labels, keys and groups must be texts")
     if not len(labels) == len(keys) == len(given) or len(set(keys)) != len(keys):
         raise InputError("labels, keys and groups must be equally many, and no key twice")
     return tuple(
@@ -122,10 +134,22 @@ def _array_rows(
                 f"a block of images is {block.dtype} {block.shape}; it must be uint8 (n, "
                 f"{', '.join(map(str, shape))}), as the store's images are"
             )
-        cover = next(beside) if beside is not None else [None] * len(block)
-        for image, mask in zip(block, cover, strict=True):
+        covers = [None] * len(block) if beside is None else _mask_block(next(beside, None), block)
+        for image, mask in zip(block, covers, strict=True):
             sha256 = hashlib.sha256(np.ascontiguousarray(image).data).digest()
             yield Decoded(image, mask, sha256, image.shape[2] == 3, image.shape[:2])
+
+
+def _mask_block(masks: np.ndarray | None, images: np.ndarray) -> np.ndarray:
+    """Return a block of masks as uint8 of 0 and 255. Raises InputError unless it is one."""
+    if masks is None or masks.shape != images.shape[:3]:
+        found = "missing" if masks is None else f"{masks.shape}"
+        raise InputError(f"a block of masks is {found}; beside its images it is {images.shape[:3]}")
+    if masks.dtype == bool:
+        return masks * np.uint8(255)
+    if masks.dtype != np.uint8 or not np.isin(masks, (0, 255)).all():
+        raise InputError("masks must be bool, or uint8 of 0 and 255 only")
+    return masks
 
 
 def _paired(
@@ -213,14 +237,28 @@ def _new_sources(store: DatasetStore, snapshot: Snapshot, listing: Listing) -> l
         if row is None:
             new.append(source)
             continue
-        same = _digest(source.path) == str(real.sha256[row])
-        if not same or snapshot.classes[real.labels[row]] != source.label:
-            what = "other bytes" if not same else "another class"
+        what = _difference(source, snapshot, row)
+        if what:
             raise NameTaken(
                 f"{printable(source.key)} is in {store.path} already with {what}: "
-                "give this data set another name with --dataset NAME"
+                "give this data set another name with --dataset NAME, or begin another store"
             )
     return new
+
+
+def _difference(source: Source, snapshot: Snapshot, row: int) -> str | None:
+    """Return in what an image that the store has differs from the one that is offered, or None.
+
+    What the store has and this listing does not say is no difference.
+    """
+    real = snapshot.real
+    if _digest(source.path) != str(real.sha256[row]):
+        return "other bytes"
+    if snapshot.classes[real.labels[row]] != source.label:
+        return "another class"
+    if source.group and str(real.patients[row]) != patient_of(source):
+        return "another group, or none"
+    return "no mask" if source.masks and not real.masked[row] else None
 
 
 def _digest(path: Path) -> str:

@@ -189,7 +189,7 @@ class Intake:
 
     def _patients(self) -> np.ndarray:
         """Return the group that the user named, unique beyond its data set; empty if none."""
-        return np.array([f"{s.dataset}/{s.group}" if s.group else "" for s in self.kept], str)
+        return np.array([patient_of(s) for s in self.kept], str)
 
     def _entry(self, shard: dict[str, Any], snapshot: Snapshot) -> Entry:
         """Return the log entry, with groups and folds made against the newest snapshot."""
@@ -279,6 +279,11 @@ class Intake:
             policy=self.policy,
             untested=bool(self.kept) and not self.find_relatives,
         )
+
+
+def patient_of(source: Source) -> str:
+    """Return the group that the user named, unique beyond its data set; empty if none."""
+    return f"{source.dataset}/{source.group}" if source.group else ""
 
 
 def _prints_of(snapshot: Snapshot) -> Iterator[np.ndarray]:

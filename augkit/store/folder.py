@@ -20,7 +20,14 @@ import h5py
 from augkit.errors import DamagedStore, FormatError, StoreError
 from augkit.interfaces import Shape
 from augkit.store import durable
-from augkit.store.format import FORMAT_VERSION, canonical, is_abandoned, newer, staged_name
+from augkit.store.format import (
+    FORMAT_VERSION,
+    canonical,
+    is_abandoned,
+    is_staged,
+    newer,
+    staged_name,
+)
 
 _OWN_FOLDERS = {"log", "shards", "models", "results", "cache", "tmp"}
 
@@ -31,7 +38,7 @@ class Folder:
     form = "folder"
 
     def __init__(self, path: Path, shape: Shape | None = None):
-        self.path = path
+        self.path = path.resolve()
         self._shape = shape
 
     @staticmethod
@@ -44,7 +51,7 @@ class Folder:
         """Return True if a store may be made here: nothing, or what an interrupted try left."""
         if not path.exists():
             return True
-        return path.is_dir() and all(p.name in _OWN_FOLDERS for p in path.iterdir())
+        return path.is_dir() and all(_is_remains(p, path) for p in path.rglob("*"))
 
     @property
     def shape(self) -> Shape:
@@ -55,15 +62,20 @@ class Folder:
 
     def count(self) -> int:
         """Return how many changes are committed."""
+        numbers = self._numbers()
+        if len(numbers) != max(numbers, default=0):
+            numbers |= self._numbers()  # a listing taken while others write may skip a name
+        missing = set(range(1, max(numbers, default=0))) - numbers
+        if missing:
+            raise DamagedStore(f"{self.path} has lost entry {min(missing)} of its log")
+        return len(numbers)
+
+    def _numbers(self) -> set[int]:
         try:
             names = os.listdir(self.path / "log")
         except (FileNotFoundError, NotADirectoryError):
-            return 0
-        numbers = [int(n[:10]) for n in names if re.fullmatch(r"\d{10}\.json", n)]
-        if len(numbers) != max(numbers, default=0):
-            missing = min(set(range(1, max(numbers))) - set(numbers))
-            raise DamagedStore(f"{self.path} has lost entry {missing} of its log")
-        return len(numbers)
+            return set()
+        return {int(n[:10]) for n in names if re.fullmatch(r"\d{10}\.json", n)}
 
     def entry(self, number: int) -> bytes:
         """Return the bytes of one log entry."""
@@ -177,6 +189,15 @@ class Folder:
 
     def _shard_path(self, name: str) -> Path:
         return self.path / "shards" / f"{name}.h5"
+
+
+def _is_remains(path: Path, store: Path) -> bool:
+    """Return True for what an interrupted first commit may leave in the folder of a store."""
+    folder, *rest = path.relative_to(store).parts
+    if not rest:
+        return folder in _OWN_FOLDERS and path.is_dir()
+    is_shard = folder == "shards" and re.fullmatch(r"[0-9a-f]{32}\.h5", path.name)
+    return len(rest) == 1 and bool(is_shard or (folder == "tmp" and is_staged(path.name)))
 
 
 def _shard_of(staged: Path) -> str | None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -79,8 +80,15 @@ def _host() -> str:
     return digest_of(known)[:12]
 
 
+def is_staged(name: str) -> bool:
+    """Return True for the names that `staged_name` gives."""
+    return bool(re.fullmatch(r"(.*~)?[0-9a-f]{12}\.\d+\.[0-9a-f]{32}\.\w+", name, re.DOTALL))
+
+
 def is_abandoned(path: Path) -> bool:
-    """Return True if the process that staged this file is gone (or, elsewhere, a day old)."""
+    """Return True if this was staged by a process that is gone (elsewhere: a day ago)."""
+    if not is_staged(path.name):
+        return False
     host, pid, *_ = [*path.name.rsplit("~", 1)[-1].split("."), "", ""]
     if host != _host() or not pid.isdigit():
         try:

@@ -38,7 +38,7 @@ class PackedFile:
     form = "file"
 
     def __init__(self, path: Path, shape: Shape | None = None):
-        self.path = path
+        self.path = path.resolve()  # the file itself, if this is a link to it
         self._shape = shape
 
     @staticmethod

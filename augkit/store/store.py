@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +28,10 @@ class DatasetStore:
     `snapshot()`.
     """
 
-    def __init__(self, form: Folder | PackedFile):
+    def __init__(self, form: Folder | PackedFile, path: Path):
         self._form = form
+        self._path = path
+        self._lock = threading.RLock()
         self._entries: list[Entry] = []
         self._pool = ShardPool(form.open_group, form.shape)
 
@@ -37,9 +40,9 @@ class DatasetStore:
         """Return the store at `path`. Raises StoreNotFound or FormatError."""
         path = Path(path)
         if Folder.is_one(path):
-            return cls(Folder(path))
+            return cls(Folder(path), path)
         if PackedFile.is_one(path):
-            return cls(PackedFile(path))
+            return cls(PackedFile(path), path)
         if not path.exists():
             raise StoreNotFound(
                 f"there is no store at {path}: make one with augkit ingest FOLDER --store {path}"
@@ -61,12 +64,12 @@ class DatasetStore:
             raise StoreError(f"{path} exists already: choose another name, or remove it")
         if channels not in (1, 3) or height < 1 or width < 1:
             raise InputError(f"images of {width}x{height}x{channels} cannot be stored")
-        return cls(form(path, (height, width, channels)))
+        return cls(form(path, (height, width, channels)), path)
 
     @property
     def path(self) -> Path:
-        """Return where the store lies."""
-        return self._form.path
+        """Return where the store lies, as it was named."""
+        return self._path
 
     @property
     def form(self) -> str:
@@ -80,13 +83,16 @@ class DatasetStore:
 
     def snapshot(self) -> Snapshot:
         """Return the store as it is now: everything committed, nothing else."""
-        count = self._form.count()
-        if count < len(self._entries):
-            raise StoreError(f"{self.path} was replaced by another store: open it again")
-        for number in range(len(self._entries) + 1, count + 1):
-            where = f"{self.path}: entry {number} of the log"
-            self._entries.append(decode_entry(self._form.entry(number), where))
-        return Snapshot(str(self.path), self.shape, self._pool, self._entries[:count])
+        with self._lock:
+            count, known = self._form.count(), len(self._entries)
+            if count < known or (known and self._read(known) != self._entries[-1]):
+                raise StoreError(f"{self.path} was replaced by another store: open it again")
+            self._entries += [self._read(number) for number in range(known + 1, count + 1)]
+            return Snapshot(str(self.path), self.shape, self._pool, self._entries)
+
+    def _read(self, number: int) -> Entry:
+        where = f"{self.path}: entry {number} of the log"
+        return decode_entry(self._form.entry(number), where)
 
     def write_shard(self, attributes: dict[str, Any], *, masks: bool) -> ShardWriter:
         """Return a writer for a new shard; nothing is visible before `commit`."""
