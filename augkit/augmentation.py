@@ -423,7 +423,8 @@ def _choose_sources(
         pools = [np.flatnonzero(labels == c) for c in np.unique(labels)]
         counts = [amount["per_class"]] * len(pools)
     elif "total" in amount:
-        pools, counts = [everything], [amount["total"]]
+        pools = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+        counts = _apportion(amount["total"], [len(pool) for pool in pools])
     elif augmenter.family == "generative":
         raise OptionError(f"say how many images {augmenter.name} is to make: --n IMAGES_A_CLASS")
     else:
@@ -436,6 +437,15 @@ def _choose_sources(
                 f"chain it with another: {augmenter.name}+zoom"
             )
     return np.concatenate([_repeat(p, n, rng) for p, n in zip(pools, counts, strict=True)])
+
+
+def _apportion(total: int, sizes: Sequence[int]) -> list[int]:
+    """Return how many each class gets, by its share of the sources (largest remainder)."""
+    exact = np.array(sizes) * total / sum(sizes)
+    counts = np.floor(exact).astype(np.int64)
+    rest = total - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:rest]] += 1
+    return [int(n) for n in counts]
 
 
 def _repeat(pool: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -614,5 +624,6 @@ def _notes(job: _Job) -> tuple[str, ...]:
         return ()
     rows = _real_rows(job.snapshot, job.source, job.plan.parents)
     marked = int(job.snapshot.real.colour[rows[window.mirrored]].sum())
-    seen = f"; {marked} of these parents carry colour marks" if marked else ""
+    few = 0 < marked < len(rows) / 2  # else these are colour pictures, not marks
+    seen = f"; {marked} of these parents carry colour marks" if few else ""
     return (f"a flip mirrors burned-in text and calipers as well{seen}",)

@@ -50,6 +50,8 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "cannot be computed"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
@@ -124,7 +126,7 @@ class Evaluation:
 
     def _table(self, names: Sequence[str]) -> str:
         rows = [[a.name, a.rows, *(a.metrics[n] for n in names)] for a in self._distinct()]
-        return table(["arm", "images", *(n.replace("_", " ") for n in names)], rows)
+        return table(["arm", "training images", *(n.replace("_", " ") for n in names)], rows)
 
     def _by_class(self) -> str:
         rows = []
@@ -254,7 +256,8 @@ def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
                     "add images, or choose --split or --folds"
                 )
             if absent and number == 2:
-                log.warning("no %s image of %s under %s", name, ", ".join(absent), partition.name)
+                missing = ", ".join(absent)
+                log.warning("note: %s has no %s image of %s", partition.name, name, missing)
 
 
 @dataclass(frozen=True)

@@ -91,12 +91,15 @@ def combine(
     """Return the standard error over groups and fits together, and its degrees of freedom.
 
     The variance is that of the groups plus that between the fits less what both share, and never
-    under either; the degrees of freedom are Satterthwaite's. Without fits: n_groups - 1.
+    under either; the degrees of freedom are Satterthwaite's. Without fits, or with two, whose
+    spread says too little: n_groups - 1.
     """
     over_groups = standard_error**2
     if fits is None or fits.n_fits < 2 or fits.between == 0:
         return standard_error, n_groups - 1
     total = max(over_groups, fits.between, over_groups + fits.between - fits.shared)
+    if fits.n_fits == 2:  # one degree of freedom would make every interval the whole range
+        return math.sqrt(total), n_groups - 1
     parts = fits.between**2 / (fits.n_fits - 1)
     parts += over_groups**2 / (n_groups - 1) if n_groups > 1 else math.inf
     return math.sqrt(total), total**2 / parts

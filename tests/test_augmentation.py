@@ -114,7 +114,7 @@ def test_a_bad_amount_seed_or_worker_is_refused(
 def test_flip_refuses_more_than_one_image_a_source(store: DatasetStore) -> None:
     with pytest.raises(OptionError, match=r"15 of 14 sources cannot be had.*flip\+zoom"):
         ak.augment(store, "flip", n=TRAIN + 1)
-    with pytest.raises(OptionError, match="43 of 42 sources"):
+    with pytest.raises(OptionError, match="15 of 14 sources"):
         ak.augment(store, "flip", total=3 * TRAIN + 1)
     assert store.snapshot().number == 1
     assert ak.augment(store, "flip", n=TRAIN).rows == 3 * TRAIN

@@ -102,7 +102,7 @@ BAD_FOLDERS = [
     ("empty", "empty holds no subfolder with images", "one subfolder per class"),
     ("lonely", "class 'normal' has 1 image in 1 usable group", "at least 2 groups", "add images"),
     ("hollow", "hollow/normal holds no image", "add images or remove the folder"),
-    ("text", "text/benign/notes.png", "is no image of a known format", "--skip-bad"),
+    ("text", "benign/notes.png", "is no image of a known format", "--skip-bad"),
     ("text --size 48x40", "1 file", "benign/notes.png", "Nothing was committed", "--skip-bad"),
     ("truncated", "benign/benign (1).png: is truncated", "Nothing was committed", "--skip-bad"),
     ("unreadable --skip-bad", "none of the 18 files can be read", "nothing was committed"),
@@ -417,12 +417,18 @@ def test_images_of_every_mode_come_in_upright_and_with_their_grey_levels(tmp_pat
             assert int(image[24, -2, 0]) >= 190, name
 
 
-def test_an_image_of_one_pixel_is_an_image(tmp_path):
+def test_an_image_of_one_pixel_shows_nothing_and_is_refused(tmp_path):
     for i in range(2):
         picture(tmp_path / "set" / "a" / f"{i}.png", i)
         picture(tmp_path / "set" / "b" / f"{i}.png", 10 + i)
     Image.new("L", (1, 1), 77).save(tmp_path / "set" / "b" / "dot.png")
-    assert works("ingest", "set", "--json", cwd=tmp_path).json["real"]["rows"] == 5
+    ended = command("ingest", "set", cwd=tmp_path)
+    assert ended.code == 2
+    assert "b/dot.png: has 1x1 pixels; an image needs at least 8 on each side" in ended.err
+    assert not (tmp_path / "augkit.store").exists()
+    found = works("ingest", "set", "--skip-bad", "--json", cwd=tmp_path).json
+    assert found["real"]["rows"] == 4
+    assert found["refused"][0]["path"] == "b/dot.png"
 
 
 def test_with_skip_bad_unreadable_files_are_listed_and_the_rest_comes_in(workplace, tmp_path):

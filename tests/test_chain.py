@@ -218,7 +218,7 @@ def test_a_border_is_where_one_after_the_other_would_have_it(order):
     fused = together.apply(images, labels, params)
     assert (fused == 0).any()
     differing = ((fused > 0) != (one_by_one > 100)).mean(axis=(1, 2, 3))
-    assert differing.max() < 0.012, "a line of pixels on each side at most"
+    assert differing.max() < 0.03, "half a source pixel on each side, enlarged, at most"
 
 
 def test_a_chain_is_a_window_and_a_table_only_if_all_members_are():

@@ -102,10 +102,20 @@ def decode(
 def attempt(source: Source, *, target: Target) -> Decoded | Refusal:
     """Return a source decoded, or why it cannot be: for work that goes on to the next file."""
     try:
-        return decode(source.path, target=target, masks=source.masks)
+        decoded = decode(source.path, target=target, masks=source.masks)
+        height, width = decoded.size
+        if min(height, width) < _SIZE_LIMITS[0]:
+            least = f"{_SIZE_LIMITS[0]} on each side"
+            raise InputError(f"has {width}x{height} pixels; an image needs at least {least}")
+        return decoded
     except InputError as error:
-        place = printable(source.key.removeprefix(f"{source.dataset}/"))
-        return Refusal(place, str(error).removeprefix(f"{printable(source.path)}: "))
+        return refusal(source, error)
+
+
+def refusal(source: Source, error: InputError) -> Refusal:
+    """Return an error over a source as a line of a report: its path there, and the reason."""
+    place = printable(source.key.removeprefix(f"{source.dataset}/"))
+    return Refusal(place, str(error).removeprefix(f"{printable(source.path)}: "))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -12,7 +12,15 @@ import numpy as np
 
 from augkit.engines.local import Backend, ordered_map
 from augkit.errors import InputError, NameTaken, OptionError, StoreNotFound
-from augkit.ingestion.decode import Decoded, Target, attempt, choose_size, image_size, parse_size
+from augkit.ingestion.decode import (
+    Decoded,
+    Target,
+    attempt,
+    choose_size,
+    image_size,
+    parse_size,
+    refusal,
+)
 from augkit.ingestion.intake import (
     Conflicts,
     IngestReport,
@@ -214,13 +222,13 @@ def _new_path(store: str | Path | DatasetStore | None) -> Path:
 
 def _chosen(listing: Listing, skip_bad: bool) -> tuple[int, int, str]:
     """Return the size that suits the images, from the headers of those that can be read."""
-    sizes = []
+    sizes, refused = [], []
     for source in listing.sources:
         try:
             sizes.append(image_size(source.path))
         except InputError as error:
-            if not skip_bad:
-                raise InputError(f"{error}; --skip-bad leaves such files out") from error
+            refused.append(refusal(source, error))
+    check_refused((*listing.refused, *refused), skip_bad)
     if not sizes:
         raise nothing_read(len(listing.sources))
     height, width, reason = choose_size(sizes)

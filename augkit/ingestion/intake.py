@@ -42,6 +42,8 @@ class IngestReport:
     stale: tuple[str, ...]
     size_reason: str
     ignored: int
+    unread: tuple[str, ...]
+    """Endings of ignored files, or columns of a manifest that have no meaning here."""
     policy: str = ""
     """What became of the groups of several classes, if this ingest changed it."""
     untested: bool = False
@@ -56,6 +58,7 @@ class IngestReport:
             "near_duplicate_pairs": self.pairs,
             "largest_group": self.largest_group,
             "stale_runs": list(self.stale),
+            "unread": list(self.unread),
         }
         return json.dumps({**self.info.values, **own})
 
@@ -66,6 +69,8 @@ class IngestReport:
                 f"{counted(self.pairs, 'pair')} of near-duplicates found, which stay together; "
                 f"the largest group has {counted(self.largest_group, 'image')}"
             )
+        if self.unread and not self.ignored:
+            lines.append(f"columns of the manifest that were not read: {', '.join(self.unread)}")
         if self.untested:
             lines.append(
                 "near-duplicates were not looked for: an image and its copy may lie in training "
@@ -85,6 +90,7 @@ class IngestReport:
         if not self.added:
             return f"all images are in the store already: {self.policy or 'nothing to do'}"
         also = f"; {counted(self.ignored, 'other file')} ignored" if self.ignored else ""
+        also += f" ({', '.join(self.unread)})" if self.ignored else ""
         return f"{counted(self.added, 'image')} added{also}. {self.size_reason}"
 
 
@@ -276,6 +282,7 @@ class Intake:
             stale=tuple(name for name in stale if name in self.fresh),
             size_reason=self.reason,
             ignored=self.listing.ignored,
+            unread=self.listing.unread,
             policy=self.policy,
             untested=bool(self.kept) and not self.find_relatives,
         )
@@ -298,12 +305,21 @@ def _check_classes(groups: np.ndarray, labels: np.ndarray, classes: list[str], p
     usable = pairs[1][~mixed] if policy == "drop" else pairs[1]
     for label, count in enumerate(np.bincount(usable, minlength=len(classes)).tolist()):
         if count < 2:
-            n = int((labels == label).sum())
+            n, lost = int((labels == label).sum()), int((pairs[1][mixed] == label).sum())
             raise InputError(
                 f"class {printable(classes[label])!r} has {counted(n, 'image')} in "
                 f"{counted(count, 'usable group')} of relatives; it needs at least 2 groups, to "
-                "train and to test: add images of it, or leave the class out"
+                f"train and to test: {_remedy(lost if policy == 'drop' else 0, n)}"
             )
+
+
+def _remedy(lost: int, n: int) -> str:
+    if lost:
+        groups = counted(lost, "group")
+        return f"{groups} with images of other classes are left out; --conflicts keep keeps them"
+    if n > 1:
+        return "add images of it, or leave the class out; --no-find-relatives trusts your groups"
+    return "add images of it, or leave the class out"
 
 
 def check_refused(refused: tuple[Refusal, ...], skip_bad: bool) -> None:

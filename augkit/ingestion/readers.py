@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from augkit.errors import InputError
 from augkit.store.locate import is_store
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 """What an image file's name ends in, in any case."""
 
 _EXPECTED = "expected one subfolder per class (benign/, malignant/, ...) or a CSV manifest"
@@ -27,7 +27,7 @@ _COLUMNS = {
     "image": ("image", "path"),
     "class": ("class", "label"),
     "mask": ("mask",),
-    "group": ("group", "patient"),
+    "group": ("group", "patient", "patient_id", "patientid", "subject", "subject_id"),
     "dataset": ("dataset",),
 }
 
@@ -69,6 +69,8 @@ class Listing:
     refused: tuple[Refusal, ...]
     ignored: int
     """The number of other files, such as text, found beside the images; hidden ones aside."""
+    unread: tuple[str, ...] = ()
+    """What those files end in, or the columns of a manifest that have no meaning here."""
 
 
 def read(path: str | Path, *, dataset: str | None = None) -> Listing:
@@ -109,15 +111,16 @@ def read_folder(folder: str | Path, *, dataset: str | None = None) -> Listing:
         for image in masks
     ]
     _check_no_class_empty(root, found, {source.label for source in sources})
-    return _listing(sources, found.refused, found.ignored)
+    return _listing(sources, found.refused, found.ignored, unread=found.endings)
 
 
 def read_manifest(csv_path: str | Path, *, dataset: str | None = None) -> Listing:
     """Return the images that a CSV file lists.
 
     Columns, in any case and order: image (or path) and class (or label); if present also mask
-    (several separated by `;`), group (or patient) and dataset. Others are not looked at. Paths are
-    relative to the file's folder and stay within it, or absolute. A row without a data set belongs
+    (several separated by `;`), group (or patient, patient_id, subject, subject_id) and dataset.
+    Others are not looked at, and listed as unread. Paths are relative to the file's folder and
+    stay within it, or absolute. A row without a data set belongs
     to `dataset`, by default the name of the file's folder. A row whose image or mask cannot be
     used is refused. Raises InputError if a column or a class is missing, for an image that is
     listed twice, or if no row can be used.
@@ -138,7 +141,7 @@ def read_manifest(csv_path: str | Path, *, dataset: str | None = None) -> Listin
         sources.append(source)
     if not sources:
         _raise_unusable(path, refused)
-    return _listing(sources, refused, 0)
+    return _listing(sources, refused, 0, unread=_unread_columns(path))
 
 
 def printable(path: str | PurePath) -> str:
@@ -148,13 +151,20 @@ def printable(path: str | PurePath) -> str:
     )
 
 
-def _listing(sources: Iterable[Source], refused: Iterable[Refusal], ignored: int) -> Listing:
+def _listing(
+    sources: Iterable[Source],
+    refused: Iterable[Refusal],
+    ignored: int,
+    *,
+    unread: Iterable[str],
+) -> Listing:
     ordered = sorted(sources, key=lambda source: _natural(source.key))
     return Listing(
         sources=tuple(ordered),
         classes=tuple(sorted({source.label for source in ordered}, key=_natural)),
         refused=tuple(sorted(refused, key=lambda refusal: _natural(refusal.path))),
         ignored=ignored,
+        unread=tuple(sorted(set(unread))),
     )
 
 
@@ -195,6 +205,7 @@ class _Found:
     images: list[PurePath] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     ignored: int = 0
+    endings: set[str] = field(default_factory=set)
 
     def refuse(self, path: PurePath, reason: str) -> None:
         self.refused.append(Refusal(printable(path.as_posix()), reason))
@@ -231,6 +242,7 @@ def _visit(entry: os.DirEntry[str], path: PurePath, root: Path, found: _Found) -
     is_folder = _is_folder(entry)
     if not (is_folder or (wanted and (entry.is_symlink() or entry.is_file()))):
         found.ignored += 1
+        found.endings.add(printable(path.suffix.lower() or path.name))
     elif not _is_utf8(entry.name):
         found.refuse(path, "its name is not valid UTF-8; rename it")
     elif is_folder and entry.is_symlink():
@@ -358,6 +370,13 @@ def _table(path: Path) -> Iterator[_Row]:
             )
         cells = {name: record[i].strip() for name, i in columns.items()}
         yield _Row(f"{where}, line {line}", line, cells)
+
+
+def _unread_columns(path: Path) -> list[str]:
+    """Return the names of columns that `_COLUMNS` does not know."""
+    known = {spelling for spellings in _COLUMNS.values() for spelling in spellings}
+    names = [cell.strip() for cell in next(_records(path))[1]]
+    return [printable(name) for name in names if name and name.lower() not in known]
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:

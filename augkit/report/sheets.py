@@ -61,6 +61,8 @@ def preview(
     blocks = [_rows_of_class(snapshot, shown, label, n, rng) for label in _labels(snapshot)]
     sheet = _draw([r for block in blocks for r in block], n)
     path = Path(output)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"a preview is a PNG file: --output {path.with_suffix('.png')}")
     try:
         sheet.save(path, format="PNG")
     except OSError as error:
@@ -80,9 +82,10 @@ def _rows_of_class(
     usable = (snapshot.parts(HOLDOUT) == 0) & (snapshot.real.labels == label)
     candidates = rng.permutation(np.flatnonzero(usable))
     family = {r.name: snapshot.parents(r.name) for r in runs if r.family == "traditional"}
-    for parents in family.values():  # parents that every run has a child of come first
-        has_child = np.isin(candidates, parents)
-        candidates = np.concatenate([candidates[has_child], candidates[~has_child]])
+    n_children = np.zeros(len(candidates), np.int64)
+    for parents in family.values():
+        n_children += np.isin(candidates, parents)
+    candidates = candidates[np.argsort(-n_children, kind="stable")]  # those of most runs first
     chosen = np.sort(candidates[:n])
     real = snapshot.inspect()
     rows = [_Row(f"{snapshot.classes[label]}: real", [real[i : i + 1][0] for i in chosen.tolist()])]
@@ -103,7 +106,7 @@ def _draw(rows: list[_Row], n: int) -> Image.Image:
     line = height + _TEXT + 2 * _GAP
     size = (2 * _MARGIN + n * (width + _GAP) - _GAP, 2 * _MARGIN + len(rows) * line)
     sheet = Image.new("RGB", size, _PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
+    pen, font = ImageDraw.Draw(sheet), _font()
     for number, row in enumerate(rows):
         top = _MARGIN + number * line
         starts_class = row.name.endswith(": real")
@@ -118,6 +121,14 @@ def _draw(rows: list[_Row], n: int) -> Image.Image:
 def _picture(image: np.ndarray) -> Image.Image:
     """Return uint8 (H, W, 1 or 3) as a picture."""
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """Return a font with the letters of many languages: matplotlib brings one."""
+    import matplotlib
+
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(path, _TEXT)
 
 
 def _printable(name: str) -> str:

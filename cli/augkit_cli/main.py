@@ -341,7 +341,7 @@ def run() -> None:
     except click.exceptions.Exit as exit:
         sys.exit(exit.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _fail("stopped; what was committed stays, and the same line goes on from there", 130)
+        _fail("stopped; what was committed stays, the rest is made by the same line again", 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
