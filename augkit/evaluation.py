@@ -92,7 +92,7 @@ class Evaluation:
     reduced: str | None = None
 
     def to_json(self) -> str:
-        """Return the keys of --json; see the reference in the docs."""
+        """Return the keys of --json; see docs/json.md."""
         return json.dumps(_finite({**asdict(self), "comparisons": []}))
 
     def to_frame(self) -> Any:

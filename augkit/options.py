@@ -57,6 +57,11 @@ def defaults(plugin: type) -> dict[str, Any]:
     return {name: _plain(item.default) for name, item in _fields(plugin).items()}
 
 
+def meanings(plugin: type) -> dict[str, str]:
+    """Return name -> the line of help that its declaration gives; empty where it gives none."""
+    return {name: item.metadata.get("help", "") for name, item in _fields(plugin).items()}
+
+
 def names(plugin: type) -> list[str]:
     """Return the names of the options, in the order of declaration."""
     return list(_fields(plugin))

@@ -63,6 +63,11 @@ class Plugin:
         """Return name -> default of its options."""
         return options.defaults(self.made_by)
 
+    @property
+    def meanings(self) -> dict[str, str]:
+        """Return name -> what each of its options means."""
+        return options.meanings(self.made_by)
+
 
 @dataclass(frozen=True)
 class Failure:

@@ -21,7 +21,7 @@ from augkit.tables import counted, one_line, table, typed
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What a store holds. `values` has the keys of --json; see the reference in the docs."""
+    """What a store holds. `values` has the keys of --json; see docs/json.md."""
 
     values: dict[str, Any]
 

@@ -289,8 +289,10 @@ def test_commands_find_the_store_of_their_folder(copy):
 
 def test_plugins_lists_options_as_they_are_typed(tmp_path):
     said = works("plugins", cwd=tmp_path).out
-    (zoom,) = [line for line in said.split("\n") if line.startswith("zoom")]
-    assert "side_range=0.7,1.0" in zoom and "exact=false" in zoom and "traditional" in zoom
+    about, sides, exact = [line.split() for line in said.split("\n") if line.startswith("zoom")]
+    assert about[1:4] == ["traditional", "augkit", ak.__version__]
+    assert sides[1:3] == ["side_range", "0.7,1.0"]
+    assert exact[1:3] == ["exact", "false"]
     assert "classifier" in said and "linear" in said
 
 

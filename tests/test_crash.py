@@ -507,7 +507,7 @@ def staged_bytes(store: Path) -> int:
 def test_ctrl_c_is_one_plain_line_and_commits_nothing(tmp_path: Path, form: str) -> None:
     store = prepare(tmp_path, "augment", form) / form
     before = contents(tmp_path)
-    ended = interrupted(store, signal.SIGINT, "threads")
+    ended = interrupted(store, signal.SIGINT, "threads" if form == "a.store" else "fork")
     assert ended.returncode == 130
     assert ended.stdout == ""
     assert re.fullmatch(r"augkit: stopped; .*", ended.stderr.strip())

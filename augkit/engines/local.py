@@ -94,6 +94,11 @@ def _kill_children(pool: Executor) -> None:
     processes: dict[int, BaseProcess] = getattr(pool, "_processes", None) or {}
     for process in list(processes.values()):
         process.kill()
+    # A child killed while it wrote a result leaves half of one in the pipe; unless our own end for
+    # writing is closed as well, the thread that reads the results waits for the rest for ever.
+    writer = getattr(getattr(pool, "_result_queue", None), "_writer", None)
+    if writer is not None:
+        writer.close()
 
 
 def _become_worker() -> None:

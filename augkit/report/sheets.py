@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ class Preview:
     path: Path
     runs: tuple[str, ...]
     images: int
+
+    def to_json(self) -> str:
+        """Return the fields as JSON."""
+        return json.dumps({"path": str(self.path), "runs": self.runs, "images": self.images})
 
     def __str__(self) -> str:
         return f"{self.path}: {self.images} images, {len(self.runs)} runs below their parents"

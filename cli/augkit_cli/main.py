@@ -221,11 +221,12 @@ def info(store: str | None, rows: str | None, as_json: bool) -> None:
     show_default=True,
     help="Chooses the images.",
 )
-def preview(store: str | None, runs: tuple[str, ...], **flags: Any) -> None:
+@_JSON
+def preview(store: str | None, runs: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Draw real images, and below each what the runs made of it."""
     import augkit as ak
 
-    click.echo(str(ak.preview(store, runs=runs or None, **flags)))
+    _print(ak.preview(store, runs=runs or None, **flags), as_json)
 
 
 @augkit.command()

@@ -88,15 +88,22 @@ def plugin_listing(found: Registry) -> str:
         table(["augmenter", *_HEAD], [_line(p) for p in found.of_kind("augmenter")]),
         table(["classifier", *_HEAD], [_line(p) for p in found.of_kind("classifier")]),
     ]
+    explained = [
+        [plugin.name, key, typed(plugin.options[key]), meaning]
+        for plugin in (*found.of_kind("augmenter"), *found.of_kind("classifier"))
+        for key, meaning in plugin.meanings.items()
+    ]
+    if explained:
+        parts.append(table(["plugin", "option", "default", "meaning"], explained))
     if found.failures:
         rows = [[f.name, f.distribution, f.error] for f in found.failures]
         parts.append(table(["failed", "from", "why"], rows))
     return "\n\n".join(parts)
 
 
-_HEAD = ["family", "from", "options"]
+_HEAD = ["family", "from", "what it does"]
 
 
 def _line(plugin: Plugin) -> list[str]:
-    options = " ".join(f"{key}={typed(value)}" for key, value in plugin.options.items())
-    return [plugin.name, plugin.family, f"{plugin.distribution} {plugin.version}", options]
+    said = (plugin.made_by.__doc__ or "").strip().partition("\n")[0]
+    return [plugin.name, plugin.family, f"{plugin.distribution} {plugin.version}", said]
