@@ -22,9 +22,9 @@ OLD = "--store breast.store"
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of data sets, good and bad, and stores. No test changes it: each checks that."""
-    root = tmp_path_factory.mktemp("workplace")
+    root = tmp_path_factory.mktemp("lab")
     good = write_phantoms(root / "breast", 6, height=40, width=48)
     works("ingest", good, "--size", "48x40", *OLD.split(), cwd=root)
     works("augment", "--plugin", "flip", *OLD.split(), cwd=root)
@@ -117,25 +117,25 @@ BAD_FOLDERS = [
 
 
 @pytest.mark.parametrize(("source", "words"), [(f, w) for f, *w in BAD_FOLDERS])
-def test_a_bad_data_set_is_refused_and_leaves_no_store(workplace, source, words):
-    refused(f"ingest {source} {NEW}", workplace, *words)
+def test_a_bad_data_set_is_refused_and_leaves_no_store(lab, source, words):
+    refused(f"ingest {source} {NEW}", lab, *words)
 
 
 @pytest.mark.parametrize("source", ["empty", "hollow", "text", "truncated", "no-class.csv"])
 @pytest.mark.parametrize("store", [OLD, "--store breast.h5"])
-def test_a_bad_data_set_leaves_a_store_as_it_was(workplace, source, store):
-    refused(f"ingest {source} {store} --dataset other", workplace)
+def test_a_bad_data_set_leaves_a_store_as_it_was(lab, source, store):
+    refused(f"ingest {source} {store} --dataset other", lab)
 
 
 @pytest.mark.parametrize("size", ["", "big", "96", "-8x40", "1e3x40", "96x80x1"])
-def test_a_size_that_is_none_is_refused(workplace, size):
+def test_a_size_that_is_none_is_refused(lab, size):
     words = (f"size '{size}' is not understood", "width x height", "192x160")
-    refused(["ingest", "breast", "--size", size, *NEW.split()], workplace, *words)
+    refused(["ingest", "breast", "--size", size, *NEW.split()], lab, *words)
 
 
 @pytest.mark.parametrize("size", ["4x40", "48x0", "999999x40"])
-def test_a_size_out_of_range_is_refused(workplace, size):
-    refused(f"ingest breast --size {size} {NEW}", workplace, "must be 8 to 4096 pixels")
+def test_a_size_out_of_range_is_refused(lab, size):
+    refused(f"ingest breast --size {size} {NEW}", lab, "must be 8 to 4096 pixels")
 
 
 BAD_INGESTS = [
@@ -156,8 +156,8 @@ BAD_INGESTS = [
 
 
 @pytest.mark.parametrize(("line", "words"), [(f, w) for f, *w in BAD_INGESTS])
-def test_a_bad_ingest_is_refused(workplace, line, words):
-    refused(f"ingest {line}", workplace, *words)
+def test_a_bad_ingest_is_refused(lab, line, words):
+    refused(f"ingest {line}", lab, *words)
 
 
 BAD_STORES = [
@@ -181,25 +181,25 @@ BAD_STORES = [
     ],
 )
 @pytest.mark.parametrize(("store", "words"), [(f, w) for f, *w in BAD_STORES])
-def test_a_store_that_cannot_be_used_is_refused(workplace, verb, store, words):
-    refused(f"{verb} {store}", workplace, *words)
+def test_a_store_that_cannot_be_used_is_refused(lab, verb, store, words):
+    refused(f"{verb} {store}", lab, *words)
 
 
 @pytest.mark.parametrize("verb", ["info", "ingest ../breast", "augment --plugin flip", "verify"])
-def test_several_stores_are_listed_to_choose_from(workplace, verb):
-    before = contents(workplace)
-    refused(verb, workplace / "two", "several stores", "a.store, b.store", "--store PATH")
-    assert contents(workplace) == before
+def test_several_stores_are_listed_to_choose_from(lab, verb):
+    before = contents(lab)
+    refused(verb, lab / "two", "several stores", "a.store, b.store", "--store PATH")
+    assert contents(lab) == before
 
 
 @pytest.mark.parametrize("verb", ["info", "augment --plugin flip", "evaluate --classifier linear"])
-def test_a_folder_without_a_store_is_named(workplace, verb):
-    refused(verb, workplace / "empty", "no store in", "empty", "--store PATH", "augkit ingest")
+def test_a_folder_without_a_store_is_named(lab, verb):
+    refused(verb, lab / "empty", "no store in", "empty", "--store PATH", "augkit ingest")
 
 
-def test_a_store_named_by_the_environment_must_be_there(workplace, monkeypatch):
+def test_a_store_named_by_the_environment_must_be_there(lab, monkeypatch):
     monkeypatch.setenv("AUGKIT_STORE", "gone.store")
-    refused("info", workplace, "there is no store at gone.store", "augkit ingest FOLDER")
+    refused("info", lab, "there is no store at gone.store", "augkit ingest FOLDER")
 
 
 BAD_AUGMENTS = [
@@ -232,13 +232,13 @@ BAD_AUGMENTS = [
 
 
 @pytest.mark.parametrize(("line", "words"), [(f, w) for f, *w in BAD_AUGMENTS])
-def test_a_bad_augment_is_refused(workplace, line, words):
-    refused(f"augment {line} {OLD}", workplace, *words)
+def test_a_bad_augment_is_refused(lab, line, words):
+    refused(f"augment {line} {OLD}", lab, *words)
 
 
-def test_of_several_plugins_none_runs_if_one_is_wrong(workplace):
-    refused(f"augment --plugin zoom --plugin flop {OLD}", workplace, "no augmenter 'flop'")
-    refused(f"augment --plugin zoom --plugin flip --n 100 {OLD}", workplace, "flip has nothing")
+def test_of_several_plugins_none_runs_if_one_is_wrong(lab):
+    refused(f"augment --plugin zoom --plugin flop {OLD}", lab, "no augmenter 'flop'")
+    refused(f"augment --plugin zoom --plugin flip --n 100 {OLD}", lab, "flip has nothing")
 
 
 BAD_EVALUATIONS = [
@@ -260,8 +260,8 @@ BAD_EVALUATIONS = [
 
 
 @pytest.mark.parametrize(("line", "words"), [(f, w) for f, *w in BAD_EVALUATIONS])
-def test_a_bad_evaluate_is_refused(workplace, line, words):
-    refused(f"evaluate {line} {OLD}", workplace, *words)
+def test_a_bad_evaluate_is_refused(lab, line, words):
+    refused(f"evaluate {line} {OLD}", lab, *words)
 
 
 BAD_OTHERS = [
@@ -290,15 +290,15 @@ BAD_OTHERS = [
 
 
 @pytest.mark.parametrize(("line", "words"), [(f, w) for f, *w in BAD_OTHERS])
-def test_any_other_bad_command_line_is_refused(workplace, line, words):
-    refused(line, workplace, *words)
+def test_any_other_bad_command_line_is_refused(lab, line, words):
+    refused(line, lab, *words)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere: read-only is NOT tested here")
 @pytest.mark.parametrize("line", ["ingest ../breast", "augment --plugin zoom --store x.store"])
-def test_a_read_only_folder_is_named(workplace, tmp_path, line):
-    shutil.copytree(workplace / "breast", tmp_path / "breast")
-    shutil.copytree(workplace / "breast.store", tmp_path / "locked/x.store")
+def test_a_read_only_folder_is_named(lab, tmp_path, line):
+    shutil.copytree(lab / "breast", tmp_path / "breast")
+    shutil.copytree(lab / "breast.store", tmp_path / "locked/x.store")
     if line.startswith("ingest"):
         shutil.rmtree(tmp_path / "locked/x.store")
     folders = [tmp_path / "locked", *(p for p in (tmp_path / "locked").rglob("*") if p.is_dir())]
@@ -325,16 +325,16 @@ def in_a_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]
         "",
     ],
 )
-def test_a_real_process_ends_in_one_line_and_2(workplace, line):
-    before = contents(workplace)
-    done = in_a_process(*shlex.split(line), cwd=workplace)
+def test_a_real_process_ends_in_one_line_and_2(lab, line):
+    before = contents(lab)
+    done = in_a_process(*shlex.split(line), cwd=lab)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("augkit: ") and done.stderr.count("\n") == 1
-    assert contents(workplace) == before
+    assert contents(lab) == before
 
 
-def test_verbose_shows_where_an_error_came_from(workplace):
-    done = in_a_process("--verbose", "ingest", "nowhere", cwd=workplace)
+def test_verbose_shows_where_an_error_came_from(lab):
+    done = in_a_process("--verbose", "ingest", "nowhere", cwd=lab)
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "nowhere does not exist" in done.stderr
 
@@ -431,8 +431,8 @@ def test_an_image_of_one_pixel_shows_nothing_and_is_refused(tmp_path):
     assert found["refused"][0]["path"] == "b/dot.png"
 
 
-def test_with_skip_bad_unreadable_files_are_listed_and_the_rest_comes_in(workplace, tmp_path):
-    shutil.copytree(workplace / "truncated", tmp_path / "breast")
+def test_with_skip_bad_unreadable_files_are_listed_and_the_rest_comes_in(lab, tmp_path):
+    shutil.copytree(lab / "truncated", tmp_path / "breast")
     (tmp_path / "breast/normal/notes.png").write_text("no image")
     (tmp_path / "breast/stray.png").write_bytes((tmp_path / "breast/normal/notes.png").read_bytes())
     report = works("ingest", "breast", "--skip-bad", "--json", cwd=tmp_path).json
@@ -443,8 +443,8 @@ def test_with_skip_bad_unreadable_files_are_listed_and_the_rest_comes_in(workpla
     assert (report["real"]["rows"], report["added"]) == (17, 17)
 
 
-def test_skip_bad_twice_is_a_no_op(workplace, tmp_path):
-    shutil.copytree(workplace / "truncated", tmp_path / "breast")
+def test_skip_bad_twice_is_a_no_op(lab, tmp_path):
+    shutil.copytree(lab / "truncated", tmp_path / "breast")
     works("ingest", "breast", "--skip-bad", cwd=tmp_path)
     before = contents(tmp_path)
     again = works("ingest", "breast", "--skip-bad", cwd=tmp_path)
@@ -452,8 +452,8 @@ def test_skip_bad_twice_is_a_no_op(workplace, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_skip_bad_does_not_leave_a_class_without_images(workplace, tmp_path):
-    shutil.copytree(workplace / "breast", tmp_path / "breast")
+def test_skip_bad_does_not_leave_a_class_without_images(lab, tmp_path):
+    shutil.copytree(lab / "breast", tmp_path / "breast")
     for file in (tmp_path / "breast/normal").glob("*).png"):
         file.write_text("no image")
     refused("ingest breast --skip-bad", tmp_path, "class 'normal' has 0 images", "add images")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from toys import DATA
 
 from augkit.engines.local import ordered_map
 from augkit.errors import InputError, OptionError
@@ -26,7 +27,7 @@ from augkit.ingestion.decode import (
 from augkit.ingestion.readers import Refusal, Source, read
 
 SMALL = Target(16, 24)
-BUSI = os.environ.get("AUGKIT_BUSI", "")
+BUSI = DATA / "busi" / "Dataset_BUSI_with_GT"
 
 
 def noise(height: int, width: int, *more: int, seed: int = 0) -> np.ndarray:
@@ -543,7 +544,7 @@ def test_no_images_have_no_size():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not BUSI, reason="needs AUGKIT_BUSI, the folder Dataset_BUSI_with_GT")
+@pytest.mark.skipif(not BUSI.is_dir(), reason=f"no BUSI in {DATA}: set AUGKIT_DATA")
 def test_busi_is_read_as_it_is_known():
     listing = read(BUSI)
     counts = [sum(s.label == name for s in listing.sources) for name in listing.classes]

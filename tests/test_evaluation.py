@@ -335,3 +335,86 @@ def test_more_fits_make_the_interval_narrower_than_the_fits_alone_would(
     few = ak.evaluate(store, "coin", seeds=2, folds=5).arms[0].metrics["accuracy"]
     many = ak.evaluate(store, "coin", seeds=8, folds=5).arms[0].metrics["accuracy"]
     assert many.high - many.low < few.high - few.low
+
+
+def more_images(store: DatasetStore) -> None:
+    from toys import images, labels
+
+    names = labels(4)
+    keys = [str(i) for i in range(12)]
+    ak.ingest_arrays(store, [images(12, 9)], names, keys=keys, dataset="more", find_relatives=False)
+
+
+def test_a_run_made_again_after_a_later_ingest_does_not_count_twice(store: DatasetStore) -> None:
+    ak.augment(store, "zoom")
+    more_images(store)
+    again = ak.augment(store, "zoom")
+    assert again.run == "zoom-2"
+    result = ak.evaluate(store, "coin", seeds=1)
+    real, traditional = result.arms[:2]
+    assert traditional.runs == ("zoom-2",)
+    assert traditional.rows == 2 * real.rows
+    assert result.superseded == {"zoom": "zoom-2"}
+    assert "run 'zoom' is left out: 'zoom-2' is the same recipe" in str(result)
+
+
+def test_two_seeds_of_one_recipe_are_two_runs_of_an_arm(store: DatasetStore) -> None:
+    ak.augment(store, "zoom")
+    ak.augment(store, "zoom", seed=1)
+    assert ak.evaluate(store, "coin", seeds=1).arms[1].runs == ("zoom", "zoom-2")
+
+
+def test_a_run_that_cannot_be_made_for_a_partition_makes_its_arm_unavailable_only(
+    store: DatasetStore,
+) -> None:
+    ak.augment(store, "flip", n=14)
+    result = ak.evaluate(store, "coin", folds=5, seeds=1)
+    real, traditional = result.arms[:2]
+    assert real.metrics
+    assert traditional.metrics == {}
+    assert "not available under fold 1 of 5" in traditional.unavailable
+    assert "flip has nothing random" in str(result)
+
+
+@dataclass
+class Tint(Augmenter):
+    name = "tint"
+    shift: ClassVar[int] = 10
+
+    def apply(self, images: np.ndarray, labels: np.ndarray, params: np.ndarray) -> np.ndarray:
+        return images + np.uint8(self.shift)
+
+
+def test_a_plugin_of_another_version_is_not_taken_for_the_old_one(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    offer(monkeypatch, Tint)
+    ak.augment(store, "tint")
+    assert ak.evaluate(store, "linear").computed == 10
+    assert ak.evaluate(store, "linear").computed == 0
+    with monkeypatch.context() as patch:
+        offer(patch, Tint, version="2.0")
+        assert ak.evaluate(store, "linear").computed == 5
+    assert "was made by toys 1.0; for other partitions it is made again by toys 2.0" in caplog.text
+
+
+def test_only_training_samples_can_be_the_source_of_made_rows(store: DatasetStore) -> None:
+    from augkit.augmentation import MadeSamples, draw, rebuild
+
+    ak.augment(store, "flip")
+    snapshot = store.snapshot()
+    recipe = snapshot.run("flip").recipe
+    for source in (snapshot.inspect(), snapshot.validation(HOLDOUT)):
+        with pytest.raises(LineageError, match="may be trained on"):
+            MadeSamples(rebuild(recipe), source, draw(rebuild(recipe), recipe, source), "x")
+
+
+def test_a_store_that_cannot_be_written_to_is_evaluated_without_keeping(
+    store: DatasetStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    assert ak.evaluate(store, "coin", seeds=1).computed == 1
+    assert "results are not kept" in caplog.text

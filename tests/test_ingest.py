@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 from commands import command, works
 from PIL import Image
-from toys import tree
+from toys import DATA, tree
 
 import augkit as ak
 from augkit.errors import InputError, NameTaken, OptionError
 from augkit.partitions import HOLDOUT
-
-DATA = Path(os.environ.get("AUGKIT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
 def noise(seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:

@@ -392,3 +392,102 @@ def test_a_store_written_block_by_block_needs_no_memory_for_its_images(tmp_path:
 def test_shape_is_what_was_asked_for(store: DatasetStore) -> None:
     assert store.shape == SHAPE
     assert DatasetStore.open(store.path).shape == SHAPE
+
+
+def test_a_packed_store_behind_a_link_is_written_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    toy_store(tmp_path / "far" / "real.h5")
+    (tmp_path / "link.h5").symlink_to(tmp_path / "far" / "real.h5")
+    ak.augment(ak.open(tmp_path / "link.h5"), "flip")
+    assert (tmp_path / "link.h5").is_symlink()
+    assert list(ak.open(tmp_path / "far" / "real.h5").snapshot().runs) == ["flip"]
+
+
+def test_a_folder_of_somebody_else_is_no_place_for_a_store(tmp_path: Path) -> None:
+    for name in ("tmp/thesis.txt", "models/net.pt", "shards/notes.h5"):
+        path = tmp_path / name.replace("/", "-") / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        with pytest.raises(StoreError, match="exists already"):
+            toy_store(tmp_path / name.replace("/", "-"))
+        assert path.read_text() == "mine"
+
+
+def test_files_of_others_in_tmp_are_left_alone(tmp_path: Path) -> None:
+    import os
+
+    store = toy_store(tmp_path / "a.store")
+    mine = tmp_path / "a.store/tmp/notes.txt"
+    mine.write_text("mine")
+    os.utime(mine, (0, 0))
+    ak.augment(store, "flip")
+    assert mine.read_text() == "mine"
+
+
+def test_a_store_that_was_replaced_is_not_written_to(tmp_path: Path) -> None:
+    import shutil
+
+    store = toy_store(tmp_path / "a.store")
+    store.snapshot()
+    shutil.rmtree(tmp_path / "a.store")
+    toy_store(tmp_path / "a.store", seed=1)
+    with pytest.raises(StoreError, match="was replaced by another store: open it again"):
+        ak.augment(store, "flip")
+    assert ak.open(tmp_path / "a.store").snapshot().runs == {}
+
+
+def test_a_relative_path_stays_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = toy_store(Path("a.store"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ak.augment(store, "flip")
+    assert list(ak.open(tmp_path / "a.store").snapshot().runs) == ["flip"]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_threads_may_share_a_store(tmp_path: Path, name: str) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    store = toy_store(tmp_path / name)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda s: ak.augment(store, "zoom", seed=s, workers=1), range(16)))
+    assert all(result.made for result in made)
+    assert len(ak.open(tmp_path / name).snapshot().runs) == 16
+    assert ak.verify(ak.open(tmp_path / name)).sound
+
+
+def ingest_masks(path: Path, masks: list[np.ndarray]) -> DatasetStore:
+    store = DatasetStore.create(path, height=24, width=32)
+    keys = list("abcd")
+    ak.ingest_arrays(
+        store, [images(4)], ["x", "x", "y", "y"], keys=keys, masks=masks, find_relatives=False
+    )
+    return store
+
+
+def test_masks_may_be_of_truth_values(tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).random((4, 24, 32)) > 0.5
+    found, masked = (
+        ingest_masks(tmp_path / "a.store", [truth]).snapshot().inspect().masks(slice(None))
+    )
+    assert masked.all()
+    assert np.array_equal(found, np.where(truth, 255, 0))
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        ([np.zeros((4, 8, 8), np.uint8)], "beside its images it is"),
+        ([], "a block of masks is missing"),
+        ([np.full((4, 24, 32), 3, np.uint8)], "0 and 255 only"),
+    ],
+)
+def test_masks_of_another_kind_are_refused(
+    tmp_path: Path, masks: list[np.ndarray], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        ingest_masks(tmp_path / "a.store", masks)
+    assert not (tmp_path / "a.store").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 import augkit as ak
 from augkit.store import DatasetStore
+
+DATA = Path(os.environ.get("AUGKIT_DATA") or Path(__file__).parents[2] / "shared" / "data")
+"""Where real images may lie; tests that need them are skipped where they do not."""
 
 CLASSES = ("benign", "malignant", "normal")
 SHAPE = (24, 32, 1)
@@ -57,7 +61,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def offer(monkeypatch: pytest.MonkeyPatch, *classes: type) -> None:
+def offer(monkeypatch: pytest.MonkeyPatch, *classes: type, version: str = "1.0") -> None:
     """Make classes known as plugins of the distribution `toys`, beside the installed ones."""
     from augkit import registry as module
     from augkit.interfaces import Classifier
@@ -69,7 +73,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, *classes: type) -> None:
             "classifier" if issubclass(c, Classifier) else "augmenter",
             c.family,
             "toys",
-            "1.0",
+            version,
             c,
         )
         for c in classes
