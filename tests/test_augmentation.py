@@ -560,3 +560,57 @@ def test_a_generative_plugin_needs_an_amount_and_gives_rows_without_a_parent(
         ak.augment(store, "noise+zoom", n=5)
     assert ak.verify(store).sound
     assert len(store.snapshot().training(HOLDOUT, ["noise"])) == 3 * TRAIN + 15
+
+
+@pytest.mark.parametrize("block", [1, 8, 64, 500])
+def test_masks_are_kept_whatever_block_the_first_masked_parent_lies_in(
+    tmp_path: Path, block: int
+) -> None:
+    store = DatasetStore.create(tmp_path / "a.store", height=24, width=32)
+    for name, masked in (("bare", False), ("drawn", True)):
+        ak.ingest_arrays(
+            store,
+            [images(40, seed=len(name))],
+            [name] * 40,
+            keys=[str(i) for i in range(40)],
+            dataset=name,
+            masks=[np.full((40, 24, 32), 255, np.uint8)] if masked else None,
+            find_relatives=False,
+        )
+    ak.augment(store, "flip", block=block)
+    snapshot = store.snapshot()
+    found, masked = snapshot.inspect("flip").masks(slice(None))
+    parents = snapshot.parents("flip")
+    assert np.array_equal(masked, snapshot.real.masked[parents])
+    assert masked.sum() == 28
+    assert (found[masked] == 255).all()
+    assert (found[~masked] == 0).all()
+
+
+@pytest.mark.parametrize("total", [1, 7, 41, 42, 43, 100])
+def test_a_total_is_shared_among_the_classes_by_their_sizes(tmp_path: Path, total: int) -> None:
+    names = ("few", "some", "many")
+    store = DatasetStore.create(tmp_path / "a.store", height=24, width=32)
+    ak.ingest_arrays(
+        store,
+        [images(60)],
+        [names[0]] * 6 + [names[1]] * 18 + [names[2]] * 36,
+        keys=[str(i) for i in range(60)],
+        find_relatives=False,
+    )
+    made = ak.augment(store, "zoom", total=total)
+    sizes = store.snapshot().count_by_class(store.snapshot().parts(HOLDOUT) == 0)
+    assert sum(made.by_class.values()) == total
+    for name, count in made.by_class.items():
+        assert abs(count - total * sizes[name] / sum(sizes.values())) < 1
+    used = np.bincount(store.snapshot().parents("zoom"), minlength=60)
+    used = used[store.snapshot().parts(HOLDOUT) == 0]
+    assert used.max() - used.min() <= 1
+
+
+@pytest.mark.parametrize("value", [2.5, "3", 3.0])
+def test_amounts_and_seeds_are_whole_numbers(store: DatasetStore, value: Any) -> None:
+    for name in ("n", "total", "seed"):
+        with pytest.raises(OptionError, match=f"{name} is .*; it must be a whole number"):
+            ak.augment(store, "zoom", **{name: value})
+    assert ak.augment(store, "zoom", n=np.int64(3), seed=np.int64(5)).made

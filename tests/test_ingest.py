@@ -527,3 +527,36 @@ def test_a_second_site_joins_no_group_of_the_first(busi):
         sites[row["group"]].add(row["dataset"])
     assert all(len(found) == 1 for found in sites.values())
     assert command("ingest", DATA / "breast" / "labels.csv", cwd=busi).out.startswith("all images")
+
+
+def test_a_manifest_that_later_names_patients_is_not_taken_for_the_same(tmp_path):
+    root = pictures(tmp_path / "set", n=4)
+    rows = [
+        {"image": f"{c}/{p.name}", "class": c} for c in "ab" for p in sorted((root / c).iterdir())
+    ]
+    source = manifest(root / "list.csv", rows)
+    ingest(source, store=tmp_path / "s.store")
+    named = [{**row, "patient_id": f"p{i // 2}"} for i, row in enumerate(rows)]
+    with pytest.raises(NameTaken, match="already with another group, or none"):
+        ingest(manifest(root / "list.csv", named), store=tmp_path / "s.store")
+    with pytest.raises(NameTaken, match="already with no mask"):
+        masked = [{**row, "mask": row["image"]} for row in rows]
+        ingest(manifest(root / "list.csv", masked), store=tmp_path / "s.store")
+    report = ingest(manifest(root / "list.csv", named), store=tmp_path / "t.store")
+    assert report.info.values["real"]["groups"] == 4
+
+
+def test_what_was_not_read_is_named(tmp_path):
+    root = pictures(tmp_path / "set")
+    for name in ("a/scan.dcm", "a/move.gif", "b/notes.txt"):
+        (root / name).write_text("x")
+    assert "3 other files ignored (.dcm, .gif, .txt)" in str(
+        ingest(root, store=tmp_path / "a.store")
+    )
+    rows = [
+        {"image": f"set/{c}/{p.name}", "class": c, "grp": "1", "age": "40"}
+        for c in "ab"
+        for p in sorted((root / c).glob("*.png"))
+    ]
+    said = str(ingest(manifest(tmp_path / "list.csv", rows), store=tmp_path / "b.store"))
+    assert "columns of the manifest that were not read: age, grp" in said

@@ -152,3 +152,15 @@ def test_the_influence_of_a_difference_is_the_difference_of_influences():
     together = accuracy(first, None)[1] - accuracy(second, None)[1]
     paired = np.std(first.astype(float) - second, ddof=1) / math.sqrt(80)
     assert standard_error(together, np.arange(80)) == pytest.approx(paired)
+
+
+def test_two_fits_do_not_make_the_interval_the_whole_range():
+    rng = np.random.default_rng(0)
+    scores = (rng.random((2, 200)) < 0.97).astype(float)
+    influences = (scores - scores.mean(1, keepdims=True)) / 200
+    mean = mean_of_fits(scores.mean(1), influences)
+    error = standard_error(mean.influence, np.arange(200))
+    low, high = interval(mean.value, error, n_groups=200, fits=mean.fit_variance)
+    alone = interval(mean.value, error, n_groups=200)
+    assert low <= alone[0] < mean.value < high
+    assert high - low < 0.15
