@@ -563,15 +563,13 @@ def test_busi_is_read_as_it_is_known():
     assert sum(item.mask is not None and item.mask.any() for item in decoded) == 647
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-def test_a_tiff_that_counts_down_from_white_comes_in_upright(tmp_path, bits):
-    levels = np.linspace(0, 2**bits - 1, 32).astype(np.uint8 if bits == 8 else np.uint16)
-    pixels = np.tile(levels, (16, 1))
+def test_a_tiff_of_16_bits_that_counts_down_from_white_comes_in_upright(tmp_path):
+    pixels = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (16, 1))
     path = tmp_path / "white.tif"
     photometric = ExifTags.Base.PhotometricInterpretation
     Image.fromarray(pixels).save(path, tiffinfo={photometric: 0})
     with Image.open(path) as stored:
         assert stored.tag_v2[photometric] == 0
-    shown = decode(path, target=Target(16, 32)).image[0, :, 0].astype(int)
-    assert shown[0] > 250
+    shown = decode(path, target=Target(16, 32)).image[0, :, 0]
+    assert shown[0] > 250, "0 is white in such a file"
     assert shown[-1] < 5
