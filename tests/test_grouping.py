@@ -212,3 +212,12 @@ def test_in_conflict_is_whatever_shares_a_group_with_another_class() -> None:
         True, False, True, False, False,
     ]  # fmt: skip
     assert in_conflict(NONE, NONE).tolist() == []
+
+
+def test_a_class_of_one_group_in_each_of_two_data_sets_reaches_training_and_test() -> None:
+    groups = np.arange(42)
+    classes = np.array([0] * 40 + [1, 1])
+    strata = np.array([0] * 20 + [1] * 20 + [2, 3])
+    folds = assign_folds(groups, strata, [], classes=classes)
+    parts = HOLDOUT.part_of_fold()[[folds[40], folds[41]]]
+    assert sorted(parts.tolist()) == [0, 2]

@@ -60,21 +60,23 @@ def assign_folds(
     strata: np.ndarray,
     old: list[int | None],
     *,
+    classes: np.ndarray | None = None,
     dropped: np.ndarray | None = None,
 ) -> list[int | None]:
     """Return the fold of each group number, None for numbers no longer used.
 
     groups, strata: int64 (N,); a stratum is a data set and a class. Groups in `old` keep their
-    fold. New groups, the largest first, go where their strata are rarest. Groups of `dropped`
-    images, bool (N,), come last and take no place from the others.
+    fold. New groups, the largest first, go where their strata are rarest, then where their
+    `classes`, int64 (N,), are. Groups of `dropped` images, bool (N,), come last and take no place
+    from the others.
     """
     n_groups = int(groups.max(initial=-1)) + 1
     folds: list[int | None] = [*old, *([None] * n_groups)][:n_groups]
-    counts = np.zeros((n_groups, int(strata.max(initial=-1)) + 1))
-    np.add.at(counts, (groups, strata), 1)
-    sizes = counts.sum(axis=1)
-    share = counts / np.maximum(counts.sum(axis=0), 1)
-    filled = np.zeros((N_FOLDS, counts.shape[1]))
+    sizes = np.bincount(groups, minlength=n_groups)
+    share = _shares(groups, strata, n_groups)
+    if classes is not None:  # a small weight: it only decides between equals
+        share = np.hstack([share, 0.01 * _shares(groups, classes, n_groups)])
+    filled = np.zeros((N_FOLDS, share.shape[1]))
     last = np.zeros(n_groups, bool)
     if dropped is not None:
         last[groups[dropped]] = True
@@ -91,3 +93,10 @@ def assign_folds(
             folds[group] = fold
             filled[fold] += share[group]
     return folds
+
+
+def _shares(groups: np.ndarray, strata: np.ndarray, n_groups: int) -> np.ndarray:
+    """Return float64 (n_groups, n_strata): the share of each stratum that lies in each group."""
+    counts = np.zeros((n_groups, int(strata.max(initial=-1)) + 1))
+    np.add.at(counts, (groups, strata), 1)
+    return counts / np.maximum(counts.sum(axis=0), 1)

@@ -247,7 +247,7 @@ class Intake:
         strata = np.unique(np.char.add(datasets + "/", labels.astype(str)), return_inverse=True)[1]
         policy = self.conflicts or old.get("conflicts", "drop")
         dropped = in_conflict(groups, labels) if policy == "drop" else None
-        folds = assign_folds(groups, strata, old["folds"], dropped=dropped)
+        folds = assign_folds(groups, strata, old["folds"], classes=labels, dropped=dropped)
         _check_classes(groups, labels, classes, policy)
         self.pairs = len(first)
         return {
