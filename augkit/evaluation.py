@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from augkit import options as option_tools
-from augkit.augmentation import make
 from augkit.errors import AugkitError, OptionError, PluginFailed, StoreError
 from augkit.features import FeatureCache
 from augkit.interfaces import Classifier, Context, Progress, Samples, silent
+from augkit.making import make
 from augkit.metrics import Score, score
 from augkit.partitions import Partition, Protocol, protocol
 from augkit.registry import Plugin, registry

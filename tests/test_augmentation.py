@@ -10,7 +10,7 @@ import pytest
 from toys import CLASSES, images, labels, toy_store, tree
 
 import augkit as ak
-from augkit import augmentation
+from augkit import recipes
 from augkit.errors import NameTaken, OptionError, PluginFailed, PluginNotFound, StoreError
 from augkit.interfaces import Augmenter
 from augkit.partitions import HOLDOUT
@@ -34,7 +34,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         known = registry()
         extra = tuple(Plugin(c.name, "augmenter", c.family, "toys", "1", c) for c in classes)
         both = Registry(known.plugins + extra, known.failures)
-        monkeypatch.setattr(augmentation, "registry", lambda: both)
+        monkeypatch.setattr(recipes, "registry", lambda: both)
 
     return add
 

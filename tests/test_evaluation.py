@@ -184,7 +184,7 @@ def test_a_packed_store_gives_the_same_numbers_and_keeps_its_file(tmp_path: Path
 def test_rows_for_another_partition_are_made_from_its_training_part_only(
     store: DatasetStore,
 ) -> None:
-    from augkit.augmentation import make
+    from augkit.making import make
 
     ak.augment(store, "flip")
     snapshot = store.snapshot()
@@ -197,7 +197,7 @@ def test_rows_for_another_partition_are_made_from_its_training_part_only(
 
 
 def test_made_rows_equal_the_stored_ones_on_the_partition_of_the_run(store: DatasetStore) -> None:
-    from augkit.augmentation import make
+    from augkit.making import make
 
     ak.augment(store, "flip+brightness+scale+zoom", n=40)
     snapshot = store.snapshot()
@@ -399,7 +399,9 @@ def test_a_plugin_of_another_version_is_not_taken_for_the_old_one(
 
 
 def test_only_training_samples_can_be_the_source_of_made_rows(store: DatasetStore) -> None:
-    from augkit.augmentation import MadeSamples, draw, rebuild
+    from augkit.making import MadeSamples
+    from augkit.plans import draw
+    from augkit.recipes import rebuild
 
     ak.augment(store, "flip")
     snapshot = store.snapshot()

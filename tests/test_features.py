@@ -5,9 +5,9 @@ import pytest
 from toys import toy_store
 
 import augkit as ak
-from augkit.augmentation import make
 from augkit.errors import PluginFailed
 from augkit.features import FeatureCache
+from augkit.making import make
 from augkit.partitions import HOLDOUT, k_fold
 from augkit.store.samples import JoinedSamples
 

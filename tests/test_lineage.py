@@ -14,11 +14,12 @@ from toys import CLASSES, images, labels, toy_store
 
 import augkit as ak
 from augkit import evaluation
-from augkit.augmentation import Amount, make, recipes
 from augkit.errors import DamagedStore, LineageError, PluginFailed
 from augkit.ingestion.ingest import IngestReport
 from augkit.interfaces import Classifier, Samples
+from augkit.making import make
 from augkit.partitions import HOLDOUT, Partition, k_fold, split
+from augkit.recipes import Amount, recipes
 from augkit.registry import Plugin, Registry
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.format import Entry

@@ -11,9 +11,10 @@ from PIL import Image
 from toys import toy_store
 
 import augkit as ak
-from augkit.augmentation import make, rebuild
 from augkit.interfaces import Samples
+from augkit.making import make
 from augkit.partitions import HOLDOUT, k_fold
+from augkit.recipes import rebuild
 from augkit.store import DatasetStore
 
 LINES: list[tuple[str, dict[str, Any]]] = [

@@ -79,5 +79,5 @@ def offer(monkeypatch: pytest.MonkeyPatch, *classes: type, version: str = "1.0")
         for c in classes
     )
     together = module.Registry((*installed.plugins, *added), installed.failures)
-    for user in ("augkit.augmentation", "augkit.evaluation"):
+    for user in ("augkit.recipes", "augkit.evaluation"):
         monkeypatch.setattr(f"{user}.registry", lambda: together)
