@@ -18,13 +18,7 @@ from typing import Any
 import numpy as np
 
 from augkit.engines.local import Backend
-from augkit.errors import (
-    AugkitError,
-    NameTaken,
-    OptionError,
-    PluginFailed,
-    StoreError,
-)
+from augkit.errors import AugkitError, NameTaken, OptionError, PluginFailed, StoreError
 from augkit.interfaces import Augmenter, Progress, Samples, silent
 from augkit.making import Making, make_blocks
 from augkit.partitions import HOLDOUT
@@ -210,7 +204,7 @@ def _check_source(source: Samples, snapshot: Snapshot, augmenter: Augmenter) -> 
 
 def _columns(job: _Job, plan: Plan) -> dict[str, np.ndarray]:
     """Return what a run's shard holds besides images and masks."""
-    parents = _real_rows(job.snapshot, job.source, plan.parents)
+    parents = _real_parents(job, plan)
     columns = {"labels": plan.labels, "parent": parents}
     if plan.params.dtype.names:  # HDF5 has no type without fields
         columns["params"] = plan.params
@@ -219,15 +213,15 @@ def _columns(job: _Job, plan: Plan) -> dict[str, np.ndarray]:
 
 def _has_masks(job: _Job, plan: Plan) -> bool:
     """Return True if a parent has a mask; then the run has them where its plugin moves them."""
-    parents = _real_rows(job.snapshot, job.source, plan.parents)
+    parents = _real_parents(job, plan)
     return bool(job.snapshot.real.masked[parents[parents >= 0]].any())
 
 
-def _real_rows(snapshot: Snapshot, source: StoredSamples, parents: np.ndarray) -> np.ndarray:
-    """Return parents as row numbers among all real images; -1 stays."""
-    rows = np.flatnonzero(snapshot.parts(HOLDOUT) == 0)
-    assert len(rows) == len(source)
-    return np.where(parents < 0, -1, rows[parents])
+def _real_parents(job: _Job, plan: Plan) -> np.ndarray:
+    """Return the parents of a plan as row numbers among all real images; -1 stays."""
+    rows = np.flatnonzero(job.snapshot.parts(HOLDOUT) == 0)
+    assert len(rows) == len(job.source)
+    return np.where(plan.parents < 0, -1, rows[plan.parents])
 
 
 class _AlreadyThere(AugkitError):
@@ -300,7 +294,7 @@ def _notes(job: _Job) -> tuple[str, ...]:
     window = job.augmenter.as_window(job.plan.params, job.source.shape)
     if window is None or not window.mirrored.any():
         return ()
-    rows = _real_rows(job.snapshot, job.source, job.plan.parents)
+    rows = _real_parents(job, job.plan)
     marked = int(job.snapshot.real.colour[rows[window.mirrored]].sum())
     few = 0 < marked < len(rows) / 2  # else these are colour pictures, not marks
     seen = f"; {marked} of these parents carry colour marks" if few else ""

@@ -331,18 +331,17 @@ class _Evaluation:
         for name in runs:
             run = self.snapshot.run(name)
             for partition in self.plan.partitions:
-                if self._fits_as_stored(run, partition) and run.family == "traditional":
-                    continue
-                if run.family == "traditional":
+                if run.family == "generative":
+                    if not self.snapshot.trainable(name, partition).all():
+                        return (
+                            f"not available under {self.plan.name}: run {name!r} was fitted on "
+                            f"images that {partition.name} tests; use --split 70/15/15"
+                        )
+                elif not self._fits_as_stored(run, partition):
                     try:
                         make(self.snapshot, run, partition)
                     except AugkitError as error:
                         return f"not available under {partition.name}: run {name!r}: {error}"
-                elif not self.snapshot.trainable(name, partition).all():
-                    return (
-                        f"not available under {self.plan.name}: run {name!r} was fitted on "
-                        f"images that {partition.name} tests; use --split 70/15/15"
-                    )
         return None
 
     def _training(self, partition: Partition, runs: Sequence[str]) -> Samples:

@@ -11,11 +11,7 @@ from typing import Any
 import numpy as np
 
 from augkit.engines.local import Backend, ordered_map
-from augkit.errors import (
-    LineageError,
-    OptionError,
-    PluginFailed,
-)
+from augkit.errors import LineageError, OptionError, PluginFailed
 from augkit.interfaces import Augmenter, Samples, Shape
 from augkit.partitions import Partition
 from augkit.plans import Plan, call, draw

@@ -9,11 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from augkit.errors import (
-    AugkitError,
-    OptionError,
-    PluginFailed,
-)
+from augkit.errors import AugkitError, OptionError, PluginFailed
 from augkit.interfaces import Augmenter, Samples
 
 
@@ -63,17 +59,15 @@ def _choose_sources(
     labels: np.ndarray, amount: Mapping[str, int], augmenter: Augmenter, rng: np.random.Generator
 ) -> np.ndarray:
     """Return int64 (N,): the source of each new image, each used equally often within one."""
-    everything = np.arange(len(labels))
+    pools = [np.flatnonzero(labels == c) for c in np.unique(labels)]
     if "per_class" in amount:
-        pools = [np.flatnonzero(labels == c) for c in np.unique(labels)]
         counts = [amount["per_class"]] * len(pools)
     elif "total" in amount:
-        pools = [np.flatnonzero(labels == c) for c in np.unique(labels)]
         counts = _apportion(amount["total"], [len(pool) for pool in pools])
     elif augmenter.family == "generative":
         raise OptionError(f"say how many images {augmenter.name} is to make: --n IMAGES_A_CLASS")
     else:
-        return everything
+        return np.arange(len(labels))
     for pool, count in zip(pools, counts, strict=True):
         if augmenter.deterministic and count > len(pool):
             raise OptionError(

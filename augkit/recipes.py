@@ -14,9 +14,7 @@ from typing import Any
 
 from augkit import options as option_tools
 from augkit.chain import chain
-from augkit.errors import (
-    OptionError,
-)
+from augkit.errors import OptionError
 from augkit.interfaces import Augmenter
 from augkit.partitions import HOLDOUT
 from augkit.registry import Plugin, registry
@@ -63,21 +61,18 @@ def recipes(
     """
     if not 0 <= whole("seed", seed) < 2**63:
         raise OptionError(f"seed is {seed}; it must be at least 0 and below 2**63")
-    plugins = [registry().find(name, "augmenter") for spec in specs for name in spec.split("+")]
-    shares = iter(_share(plugins, given))
-    made = []
-    for spec in specs:
-        members = [registry().find(name, "augmenter") for name in spec.split("+")]
-        made.append(
-            {
-                "plugin": spec,
-                "plugins": [_member(plugin, next(shares)) for plugin in members],
-                "seed": int(seed),
-                "amount": amount.as_recipe(),
-                "partition": HOLDOUT.name,
-            }
-        )
-    return made
+    chains = [[registry().find(n, "augmenter") for n in spec.split("+")] for spec in specs]
+    shares = iter(_share([plugin for members in chains for plugin in members], given))
+    return [
+        {
+            "plugin": spec,
+            "plugins": [_member(plugin, next(shares)) for plugin in members],
+            "seed": int(seed),
+            "amount": amount.as_recipe(),
+            "partition": HOLDOUT.name,
+        }
+        for spec, members in zip(specs, chains, strict=True)
+    ]
 
 
 def _member(plugin: Plugin, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _runs(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 DISAGREEMENT = (0.04, 0.15)
-"""The share of images on which two arms disagree: of strong features on BUSI, and of `linear`."""
+"""The shares of images on which two arms are assumed to disagree: arms much alike, and less so."""
 
 
 def smallest_detectable(snapshot: Snapshot) -> dict[str, tuple[float, float]]:

@@ -228,7 +228,7 @@ def _chosen(listing: Listing, skip_bad: bool) -> tuple[int, int, str]:
             sizes.append(image_size(source.path))
         except InputError as error:
             refused.append(refusal(source, error))
-    check_refused((*listing.refused, *refused), skip_bad)
+    check_refused(tuple(refused), skip_bad)
     if not sizes:
         raise nothing_read(len(listing.sources))
     height, width, reason = choose_size(sizes)

@@ -63,15 +63,6 @@ def interrupts_held() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
-def flush_file(path: Path) -> None:
-    """Force the bytes of a closed file to the disk."""
-    handle = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def flush_folder(path: Path) -> None:
     """Force the names in a folder to the disk; Windows has no such call and needs none."""
     if os.name == "nt":

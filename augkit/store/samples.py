@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from augkit.errors import LineageError
 from augkit.interfaces import Samples, Shape
-from augkit.store.shards import ShardPool
+from augkit.store.shards import Shard, ShardPool
 
 Purpose = Literal["training", "validation", "test", "inspection"]
 
@@ -101,21 +101,24 @@ class StoredSamples(Samples):
         """Return the images of a slice: uint8 (n, H, W, C)."""
         chosen = self._rows.take(np.arange(len(self))[rows])
         out = np.empty((len(chosen.row), *self.shape), np.uint8)
-        for index in np.unique(chosen.shard):
-            named, here = chosen.shards[index], chosen.shard == index
-            with self._pool.shard(named.name, named.rows) as shard:
-                out[here] = shard.images(chosen.row[here])
+        for shard, here in self._opened(chosen):
+            out[here] = shard.images(chosen.row[here])
         return out
+
+    def _opened(self, chosen: Rows) -> Iterator[tuple[Shard, np.ndarray]]:
+        """Yield each shard that the rows lie in, open, and bool (n,): which of them it holds."""
+        for index in np.unique(chosen.shard):
+            named = chosen.shards[index]
+            with self._pool.shard(named.name, named.rows) as shard:
+                yield shard, chosen.shard == index
 
     def masks(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Return uint8 (n, H, W) of 0 and 255, and bool (n,): which images have a mask."""
         chosen = self._rows.take(np.arange(len(self))[rows])
         out = np.zeros((len(chosen.row), *self.shape[:2]), np.uint8)
         masked = np.zeros(len(chosen.row), bool)
-        for index in np.unique(chosen.shard):
-            named, here = chosen.shards[index], chosen.shard == index
-            with self._pool.shard(named.name, named.rows) as shard:
-                out[here], masked[here] = shard.masks(chosen.row[here])
+        for shard, here in self._opened(chosen):
+            out[here], masked[here] = shard.masks(chosen.row[here])
         return out, masked
 
     def take(self, chosen: np.ndarray) -> StoredSamples:

@@ -150,7 +150,7 @@ def content_of(group: h5py.Group) -> str:
 
 
 def _append(dataset: h5py.Dataset, rows: np.ndarray, start: int) -> None:
-    """Add chunks of one row each, past HDF5's own copying (five times faster)."""
+    """Add chunks of one row each, past HDF5's own copying."""
     dataset.resize(start + len(rows), axis=0)
     rest = (0,) * (rows.ndim - 1)
     for i, row in enumerate(rows):
@@ -239,7 +239,7 @@ class Shard:
         return bad
 
     def _read(self, dataset: h5py.Dataset, rows: np.ndarray, out: np.ndarray) -> None:
-        """Fill `out` by runs of neighbouring rows: HDF5's fancy indexing is forty times slower."""
+        """Fill `out` by runs of neighbouring rows: HDF5's fancy indexing is far slower."""
         if not len(rows):
             return
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
