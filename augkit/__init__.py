@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what `__getattr__` imports when it is first used
     from augkit.demonstration import demo as demo
     from augkit.errors import AugkitError as AugkitError
     from augkit.evaluation import evaluate as evaluate
+    from augkit.fitting import fit as fit
     from augkit.hookspecs import hookimpl as hookimpl
     from augkit.ingestion.ingest import ingest as ingest
     from augkit.ingestion.ingest import ingest_arrays as ingest_arrays
@@ -26,11 +27,13 @@ if TYPE_CHECKING:  # what `__getattr__` imports when it is first used
     from augkit.interfaces import Augmenter as Augmenter
     from augkit.interfaces import Classifier as Classifier
     from augkit.interfaces import Context as Context
+    from augkit.interfaces import Fitted as Fitted
     from augkit.interfaces import Samples as Samples
     from augkit.interfaces import Window as Window
     from augkit.options import option as option
     from augkit.partitions import HOLDOUT as HOLDOUT
     from augkit.registry import registry as plugins  # noqa: F401
+    from augkit.replaying import replay as replay
     from augkit.report.sheets import preview as preview
     from augkit.store import DatasetStore as DatasetStore
     from augkit.store.locate import open_store as open  # noqa: F401
@@ -48,6 +51,7 @@ _WHERE = {
     "Classifier": "augkit.interfaces",
     "Context": "augkit.interfaces",
     "DatasetStore": "augkit.store",
+    "Fitted": "augkit.interfaces",
     "HOLDOUT": "augkit.partitions",
     "Samples": "augkit.interfaces",
     "Window": "augkit.interfaces",
@@ -55,6 +59,7 @@ _WHERE = {
     "augment_all": "augkit.augmentation",
     "demo": "augkit.demonstration",
     "evaluate": "augkit.evaluation",
+    "fit": "augkit.fitting",
     "hookimpl": "augkit.hookspecs",
     "info": "augkit.summary",
     "ingest": "augkit.ingestion.ingest",
@@ -64,6 +69,7 @@ _WHERE = {
     "pack": "augkit.store.pack",
     "plugins": "augkit.registry",
     "preview": "augkit.report.sheets",
+    "replay": "augkit.replaying",
     "retract": "augkit.augmentation",
     "unpack": "augkit.store.pack",
     "verify": "augkit.store.verify",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,25 @@ from typing import Any
 import numpy as np
 
 from augkit.engines.local import Backend
-from augkit.errors import AugkitError, NameTaken, OptionError, PluginFailed, StoreError
+from augkit.errors import AugkitError, NameTaken, OptionError, StoreError
+from augkit.fitting import Fit, Training
+from augkit.gating import Gate
 from augkit.interfaces import Augmenter, Progress, Samples, silent
-from augkit.making import Making, make_blocks
+from augkit.making import Made, Making, make_blocks
+from augkit.memorisation import Gallery
 from augkit.partitions import HOLDOUT
-from augkit.plans import Plan, draw
+from augkit.plans import Plan, call, draw
 from augkit.recipes import Amount, rebuild, recipes
-from augkit.store import DatasetStore, Run, Snapshot
+from augkit.store import DatasetStore, Model, Run, Snapshot
 from augkit.store.format import Entry, digest_of
 from augkit.store.locate import open_store
 from augkit.store.samples import StoredSamples
 
 log = logging.getLogger("augkit")
 
+
+_TRAINING_SHARE = 0.9
+"""Of a budget: the rest is for sampling and for the comparison with the training images."""
 
 RESERVED = {"real", "traditional", "generative", "all", "balanced"}
 """Names of arms, which no run may take."""
@@ -70,6 +76,10 @@ def augment(
     total: int | None = None,
     seed: int = 0,
     run: str | None = None,
+    budget: str | float | None = None,
+    device: str | None = None,
+    weights: str | Path | None = None,
+    reject_copies: bool = False,
     workers: int | None = None,
     start_method: Backend = "threads",
     block: int = 64,
@@ -81,11 +91,16 @@ def augment(
     also as "plugin.key". n: images a class; total: images in all; neither: one for each training
     image. run: a name for the run. The same recipe again is a no-op. `workers`, `start_method`
     and `block` do not change the result. Raises an AugkitError; then nothing is committed.
+
+    Only for plugins that learn: budget, device and weights are those of `fit`, which is done
+    first where the store has no model of this recipe yet; the budget is for everything.
+    reject_copies: draw images again that look like copies of training images.
     """
     how = Making(workers, start_method, block)
     opened = open_store(store)
-    (recipe,) = recipes([plugin], options or {}, Amount(n, total), seed)
-    return _commit(_prepare(opened, recipe, run), how, progress)
+    training = Training(budget, device, weights, _TRAINING_SHARE)
+    (recipe,) = recipes([plugin], options or {}, Amount(n, total), seed, reject_copies)
+    return _commit(_prepare(opened, recipe, run, training), how, progress)
 
 
 def augment_all(
@@ -96,6 +111,9 @@ def augment_all(
     n: int | None = None,
     total: int | None = None,
     seed: int = 0,
+    budget: str | float | None = None,
+    device: str | None = None,
+    reject_copies: bool = False,
     workers: int | None = None,
     start_method: Backend = "threads",
     progress: Progress = silent,
@@ -106,16 +124,17 @@ def augment_all(
     """
     how = Making(workers, start_method)
     opened = open_store(store)
+    training = Training(budget, device, None, _TRAINING_SHARE)
     jobs = [
-        _prepare(opened, recipe, None)
-        for recipe in recipes(plugins, options or {}, Amount(n, total), seed)
+        _prepare(opened, recipe, None, training)
+        for recipe in recipes(plugins, options or {}, Amount(n, total), seed, reject_copies)
     ]
     return [_commit(job, how, progress) for job in jobs]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A run that is checked and drawn, but not made."""
+    """A run that is checked, but not made."""
 
     store: DatasetStore
     snapshot: Snapshot
@@ -127,44 +146,121 @@ class _Job:
     existing: Run | None
     augmenter: Augmenter
     source: StoredSamples
+    fit: Fit | None
+    """For an augmenter that learns: how its model is come by."""
     plan: Plan | None
-    """None where the run exists already."""
+    """None where the run exists already, or until there is a model."""
+    model: Model | None = None
 
 
-def _prepare(store: DatasetStore, recipe: dict[str, Any], name: str | None) -> _Job:
+def _prepare(
+    store: DatasetStore, recipe: dict[str, Any], name: str | None, training: Training
+) -> _Job:
     _check_name(name)
     augmenter = rebuild(recipe)
     snapshot = store.snapshot()
-    origin = snapshot.training_digest(HOLDOUT)
-    existing = _find(snapshot, recipe, origin, name)
     source = snapshot.training(HOLDOUT)
     _check_source(source, snapshot, augmenter)
-    plan = None if existing else draw(augmenter, recipe, source)
-    return _Job(store, snapshot, recipe, origin, name, existing, augmenter, source, plan)
+    origin = snapshot.training_digest(HOLDOUT)
+    fit = _fit(store, recipe, augmenter, training)
+    model = None
+    if fit is not None:
+        augmenter, model = fit.settled, fit.find()
+        recipe = {**recipe, "plugins": [fit.recipe["plugin"]]}
+    existing = _find(snapshot, recipe, origin, name, model)
+    plan = None if existing or fit else draw(augmenter, recipe, source)
+    return _Job(
+        store, snapshot, recipe, origin, name, existing, augmenter, source, fit, plan, model
+    )
+
+
+def _fit(
+    store: DatasetStore, recipe: dict[str, Any], augmenter: Augmenter, training: Training
+) -> Fit | None:
+    """Return how the model of an augmenter that learns is come by; None for all others."""
+    if augmenter.learns:
+        if not recipe["amount"]:
+            draw_nothing = f"say how many images {augmenter.name} is to make: --n IMAGES_A_CLASS"
+            raise OptionError(draw_nothing)
+        return Fit(store, recipe["plugins"][0], augmenter, training)
+    given = {"budget": training.budget, "device": training.device, "weights": training.weights}
+    given["reject_copies"] = recipe.get("reject_copies")
+    for key, value in given.items():
+        if value is not None:
+            flag = key.replace("_", "-")
+            raise OptionError(f"{recipe['plugin']} learns nothing: --{flag} is not for it")
+    return None
 
 
 def _commit(job: _Job, how: Making, progress: Progress) -> AugmentResult:
     """Make the images of a job block by block and commit them."""
+    if job.existing is None and job.fit is not None:
+        job = _with_model(job, job.fit, progress)
     if job.existing or job.plan is None:
         assert job.existing is not None
         return _result(job.snapshot, job.existing, made=False)
     about = {"kind": "augmented images", "recipe": job.recipe}
     about["classes"] = list(job.snapshot.classes)
+    if job.model is not None:
+        about["model"] = job.model.name
+    gate = _gate(job, job.plan, progress) if job.model else None
     writer = job.store.write_shard(about, masks=_has_masks(job, job.plan))
     try:
-        for made in make_blocks(job.augmenter, job.source, job.plan, how):
+        for made in _blocks(job, job.plan, gate, how):
             writer.append(*made)
             progress(job.recipe["plugin"], writer.rows, len(job.plan.labels))
-        shard = writer.finish(_columns(job, job.plan))
-        after = job.store.commit(partial(_entry, job, shard), writer.path)
+        shard = writer.finish(_columns(job, job.plan, gate))
+        after = job.store.commit(partial(_entry, job, gate, shard), writer.path)
     except _AlreadyThere as found:
         return _result(job.store.snapshot(), found.run, made=False)
     except BaseException:
         writer.discard()
         raise
-    run = _find(after, job.recipe, job.origin, job.name)
+    run = _find(after, job.recipe, job.origin, job.name, job.model)
     assert run is not None
-    return _result(after, run, made=True, notes=_notes(job))
+    return _result(after, run, made=True, notes=_notes(job, run))
+
+
+def _with_model(job: _Job, fit: Fit, progress: Progress) -> _Job:
+    """Return a job with its model, trained first if need be, and its plan."""
+    model, trained = fit.obtain(go_on=False, progress=progress)
+    log.info("%s model %s", "new" if trained else "using", _described(model))
+    snapshot = job.store.snapshot()
+    recipe = {**job.recipe, "plugins": [model.recipe["plugin"]]}
+    existing = _find(snapshot, recipe, job.origin, job.name, model)
+    augmenter = rebuild(recipe)
+    with job.store.model_folder(model.name) as folder:
+        call(augmenter, "load", folder)
+    plan = None if existing else draw(augmenter, recipe, job.source)
+    return replace(
+        job,
+        snapshot=snapshot,
+        recipe=recipe,
+        existing=existing,
+        augmenter=augmenter,
+        plan=plan,
+        model=model,
+    )
+
+
+def _described(model: Model) -> str:
+    return f"{model.name[:12]}" + (f" ({model.note})" if model.note else "")
+
+
+def _gate(job: _Job, plan: Plan, progress: Progress) -> Gate:
+    groups = job.snapshot.real.groups[job.snapshot.parts(HOLDOUT) == 0]
+    gallery = Gallery.of(job.source, groups, progress)
+    redraw = bool(job.recipe.get("reject_copies"))
+    return Gate(job.augmenter, job.source, plan, gallery, job.recipe["seed"], redraw)
+
+
+def _blocks(job: _Job, plan: Plan, gate: Gate | None, how: Making) -> Iterator[Made]:
+    """Yield images, masks and which images have one."""
+    if gate is None:
+        yield from make_blocks(job.augmenter, job.source, plan, how)
+    else:
+        for images in gate.blocks(how):
+            yield images, None, None
 
 
 def retract(store: DatasetStore | str | Path | None, run: str) -> Snapshot:
@@ -191,21 +287,19 @@ def _check_name(run: str | None) -> None:
 def _check_source(source: Samples, snapshot: Snapshot, augmenter: Augmenter) -> None:
     if not len(source):
         raise StoreError(f"{snapshot.path} has no training images: augkit ingest FOLDER")
-    if augmenter.learns:
-        raise PluginFailed(
-            f"plugin {augmenter.name!r} learns from the images; this version of augkit runs only "
-            "augmenters that do not: choose another, augkit plugins lists them"
-        )
     missing = set(range(len(snapshot.classes))) - set(source.labels.tolist())
     if missing:
         names = ", ".join(snapshot.classes[i] for i in sorted(missing))
         log.warning("no training image of %s: the run will have none either", names)
 
 
-def _columns(job: _Job, plan: Plan) -> dict[str, np.ndarray]:
+def _columns(job: _Job, plan: Plan, gate: Gate | None) -> dict[str, np.ndarray]:
     """Return what a run's shard holds besides images and masks."""
-    parents = _real_parents(job, plan)
-    columns = {"labels": plan.labels, "parent": parents}
+    columns = {"labels": plan.labels, "parent": _real_parents(job, plan)}
+    if gate is not None:
+        found = gate.nearest()
+        columns["nearest"] = _training_rows(job)[found.index]
+        columns["nearest_score"] = found.score
     if plan.params.dtype.names:  # HDF5 has no type without fields
         columns["params"] = plan.params
     return columns
@@ -219,9 +313,14 @@ def _has_masks(job: _Job, plan: Plan) -> bool:
 
 def _real_parents(job: _Job, plan: Plan) -> np.ndarray:
     """Return the parents of a plan as row numbers among all real images; -1 stays."""
+    return np.where(plan.parents < 0, -1, _training_rows(job)[plan.parents])
+
+
+def _training_rows(job: _Job) -> np.ndarray:
+    """Return the row numbers of the training part among all real images."""
     rows = np.flatnonzero(job.snapshot.parts(HOLDOUT) == 0)
     assert len(rows) == len(job.source)
-    return np.where(plan.parents < 0, -1, rows[plan.parents])
+    return rows
 
 
 class _AlreadyThere(AugkitError):
@@ -232,26 +331,51 @@ class _AlreadyThere(AugkitError):
         self.run = run
 
 
-def _entry(job: _Job, shard: dict[str, Any], snapshot: Snapshot) -> Entry:
+def _entry(job: _Job, gate: Gate | None, shard: dict[str, Any], snapshot: Snapshot) -> Entry:
     """Return the log entry, checked against the newest snapshot."""
     if snapshot.training_digest(HOLDOUT) != job.origin:
         raise StoreError(
             f"the training images of {snapshot.path} changed meanwhile: run this command again"
         )
-    existing = _find(snapshot, job.recipe, job.origin, job.name)
+    existing = _find(snapshot, job.recipe, job.origin, job.name, job.model)
     if existing:
         raise _AlreadyThere(existing)
     assert job.plan is not None
-    traditional = job.augmenter.family == "traditional"
-    return {
+    entry = {
         "kind": "run",
         "run": job.name or _free_name(job.recipe["plugin"], snapshot),
         "family": job.augmenter.family,
         "recipe": job.recipe,
         "by_class": np.bincount(job.plan.labels, minlength=len(snapshot.classes)).tolist(),
-        "lineage": {"kind": "parents"} if traditional else {"kind": "fitted", "fitted_on": []},
+        "lineage": _lineage(job),
+        "environment": call(job.augmenter, "environment"),
         "trained_from": job.origin,
         "shard": shard,
+    }
+    if gate is not None:
+        entry["memorisation"] = _memorisation(job, gate)
+    return entry
+
+
+def _lineage(job: _Job) -> dict[str, Any]:
+    """Return what the rows derive from: parents, or what their model was fitted on."""
+    if job.augmenter.family == "traditional":
+        return {"kind": "parents"}
+    if job.model is not None:
+        return {"kind": "fitted", "model": job.model.name}
+    return {"kind": "fitted", "fitted_on": []}
+
+
+def _memorisation(job: _Job, gate: Gate) -> dict[str, Any]:
+    """Return how many rows look like copies of training images, and by which measure."""
+    assert job.plan is not None
+    copies = gate.gallery.copies(gate.nearest())
+    counts = np.bincount(job.plan.labels[copies], minlength=len(job.snapshot.classes))
+    return {
+        "threshold": round(gate.gallery.threshold, 6),
+        "copies": int(copies.sum()),
+        "by_class": counts.tolist(),
+        "redrawn": gate.redrawn,
     }
 
 
@@ -263,12 +387,17 @@ def _free_name(plugin: str, snapshot: Snapshot) -> str:
 
 
 def _find(
-    snapshot: Snapshot, recipe: dict[str, Any], origin: str, wanted: str | None
+    snapshot: Snapshot,
+    recipe: dict[str, Any],
+    origin: str,
+    wanted: str | None,
+    model: Model | None = None,
 ) -> Run | None:
-    """Return the run of the same recipe and training part. Raises NameTaken."""
-    identity = digest_of(recipe)
+    """Return the run of the same recipe, training part and model. Raises NameTaken."""
+    identity, model_name = digest_of(recipe), model.name if model else None
     for run in snapshot.runs.values():
-        if digest_of(run.recipe) == identity and run.trained_from == origin:
+        same = run.trained_from == origin and run.model == model_name
+        if same and digest_of(run.recipe) == identity:
             if wanted in (None, run.name):
                 return run
             raise NameTaken(f"the same images are run {run.name!r} of {snapshot.path} already")
@@ -287,8 +416,11 @@ def _result(
     return AugmentResult(run.name, run.plugin, run.rows, by_class, run.recipe["seed"], made, notes)
 
 
-def _notes(job: _Job) -> tuple[str, ...]:
+def _notes(job: _Job, run: Run) -> tuple[str, ...]:
     """Return what the user should know of these images."""
+    if job.model is not None:
+        note = (f"model {_described(job.model)}",)
+        return (*note, _copies(run)) if run.memorisation else note
     if job.augmenter.family != "traditional" or job.plan is None:
         return ()
     window = job.augmenter.as_window(job.plan.params, job.source.shape)
@@ -299,3 +431,17 @@ def _notes(job: _Job) -> tuple[str, ...]:
     few = 0 < marked < len(rows) / 2  # else these are colour pictures, not marks
     seen = f"; {marked} of these parents carry colour marks" if few else ""
     return (f"a flip mirrors burned-in text and calipers as well{seen}",)
+
+
+def _copies(run: Run) -> str:
+    """Return in words how many images look like copies of training images."""
+    found = run.memorisation or {}
+    copies, redrawn = found["copies"], found["redrawn"]
+    said = f"{copies} of {run.rows} images look like a copy of a training image"
+    said += f" (correlation over {found['threshold']:.3f}, which 1 % of real images of other "
+    said += "groups exceed)"
+    if redrawn:
+        said += f"; {redrawn} were drawn again"
+    elif copies:
+        said += "; --reject-copies draws them again"
+    return said

@@ -11,7 +11,8 @@
     ├── LineageError        a row was asked for where its lineage does not allow it
     └── PluginError
         ├── PluginNotFound  no plugin of that name
-        └── PluginFailed    a plugin raised, or returned something that breaks the contract
+        ├── PluginFailed    a plugin raised, or returned something that breaks the contract
+        └── TrainingFailed  training diverged, or its checkpoint cannot be used
 
 A message says what was wrong, shows the value, and names the command or setting that
 mends it. `augkit` prints it as one line and exits with 2; any other exception is a bug of ours
@@ -65,3 +66,7 @@ class PluginNotFound(PluginError):
 
 class PluginFailed(PluginError):
     """A plugin raised, or returned something that breaks the contract."""
+
+
+class TrainingFailed(PluginError):
+    """Training diverged, or its checkpoint cannot be used."""

@@ -88,6 +88,8 @@ class Evaluation:
     """Fits that this call computed; the others were there already."""
     superseded: dict[str, str]
     """Runs that arms of several runs leave out, each with the newer one that replaces it."""
+    notes: dict[str, str]
+    """What to know of runs: prototypes, models that have not learned their classes."""
     weights: str | None = None
     reduced: str | None = None
 
@@ -116,9 +118,11 @@ class Evaluation:
         lines += [f"note: {a.name} is the same as {a.same_as}" for a in self.arms if a.same_as]
         lines += [f"note: {a.name}: {a.unavailable}" for a in self.arms if a.unavailable]
         lines += [
-            f"note: run {old!r} is left out: {new!r} is the same recipe on the images of today"
+            f"note: run {old!r} is left out: {new!r} is the same recipe on the images, or by the "
+            "model, of today"
             for old, new in self.superseded.items()
         ]
+        lines += [f"note: run {run!r}: {note}" for run, note in self.notes.items()]
         return "\n".join(lines)
 
     def _distinct(self) -> list[Arm]:
@@ -324,7 +328,18 @@ class _Evaluation:
             fits=fits,
             computed=self.computed,
             superseded=superseded(self.snapshot),
+            notes=self._notes(arms),
         )
+
+    def _notes(self, arms: tuple[Arm, ...]) -> dict[str, str]:
+        """Return what the models say of the runs that these arms use."""
+        used = {run for arm in arms if arm.metrics for run in arm.runs}
+        notes = {}
+        for run in (self.snapshot.run(name) for name in sorted(used)):
+            note = self.snapshot.model(run.model).note if run.model else ""
+            if note:
+                notes[run.name] = note
+        return notes
 
     def _obstacle(self, runs: Sequence[str]) -> str | None:
         """Return why the rows of these runs cannot be had under this protocol, or None."""

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -63,12 +63,17 @@ class Samples(ABC):
 class Progress(Protocol):
     """Told how far a long piece of work has come."""
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Take note: `done` of `total` steps of `stage` are finished."""
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Take note: `done` of `total` steps of `stage` are finished; `note` says how it goes."""
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int, note: str = "") -> None:
     """Do nothing: the progress of a caller who does not want to know."""
+
+
+def never() -> bool:
+    """Return False: nobody asks for an early end."""
+    return False
 
 
 Extractor = Callable[[np.ndarray], np.ndarray]
@@ -103,11 +108,28 @@ class Context:
     deadline: float | None = None
     """A time.monotonic() value at which to stop with what there is; None: no limit."""
 
+    interrupted: Callable[[], bool] = never
+    """True once the user wants to stop: write a checkpoint and return; nothing is committed."""
+
     progress: Progress = silent
 
     cached: Callable[[str, Extractor, Samples], np.ndarray] = extract
     """`cached(key, function, samples)` -> float32 (N, d): features of images, computed at most
     once for each key and image. `key` names the function and everything it depends on."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What an augmenter says of its own fit."""
+
+    complete: bool = True
+    """False if it was stopped early and can be continued."""
+
+    note: str = ""
+    """What everybody who uses the model should know, in half a sentence; empty: nothing."""
+
+    details: dict[str, Any] = field(default_factory=dict)
+    """JSON values, kept with the model: steps, device, time."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +174,22 @@ class Augmenter:
     deterministic: ClassVar[bool] = False
     """True if a source can give only one image; the core then refuses more than one."""
 
-    def fit(self, train: Samples, context: Context) -> None:
-        """Learn from the training part. Only for augmenters that learn."""
+    def settle(self, shape: Shape, device: str) -> Augmenter:
+        """Return these options with those filled in that the images or the device decide.
+
+        Only for augmenters that learn. A run records what is returned.
+        """
+        return self
+
+    def usual_budget(self, device: str) -> float | None:
+        """Return the seconds that `fit` gets where the user names none; None: no limit."""
+        return None
+
+    def fit(self, train: Samples, context: Context) -> Fitted | None:
+        """Learn from the training part. Only for augmenters that learn.
+
+        `context.seed` is the option `fit_seed`, if there is one. None means `Fitted()`.
+        """
 
     def plan(self, labels: np.ndarray, shape: Shape, rng: np.random.Generator) -> np.ndarray:
         """Return a structured array (N,) with everything random, one row for each output.
@@ -209,6 +245,10 @@ class Augmenter:
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         raise NotImplementedError(f"{type(self).__name__} must define load()")
+
+    def environment(self) -> dict[str, str]:
+        """Return what besides options and model decides the pixels to the last bit: versions."""
+        return {}
 
     @property
     def learns(self) -> bool:

@@ -53,7 +53,11 @@ def whole(name: str, value: Any) -> int:
 
 
 def recipes(
-    specs: Sequence[str], given: Mapping[str, Any], amount: Amount, seed: int
+    specs: Sequence[str],
+    given: Mapping[str, Any],
+    amount: Amount,
+    seed: int,
+    reject_copies: bool = False,
 ) -> list[dict[str, Any]]:
     """Return for each plugin or chain its recipe as JSON values, with every option spelt out.
 
@@ -70,6 +74,7 @@ def recipes(
             "seed": int(seed),
             "amount": amount.as_recipe(),
             "partition": HOLDOUT.name,
+            **({"reject_copies": True} if reject_copies else {}),
         }
         for spec, members in zip(specs, chains, strict=True)
     ]

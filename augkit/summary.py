@@ -30,7 +30,8 @@ class StoreInfo:
         return json.dumps(self.values)
 
     def __str__(self) -> str:
-        return "\n\n".join(text for text in (self._head(), self._real(), self._runs()) if text)
+        parts = (self._head(), self._real(), self._runs(), self._models())
+        return "\n\n".join(text for text in parts if text)
 
     def _head(self) -> str:
         image = self.values["image"]
@@ -79,10 +80,29 @@ class StoreInfo:
         if not runs:
             return "no augmentation yet: augkit augment --plugin flip"
         rows = [
-            [r["name"], r["plugin"], r["rows"], r["seed"], _shown(r["options"]), _note(r)]
+            [
+                *(r[key] for key in ("name", "plugin", "rows", "seed")),
+                "those of its model" if r["model"] else _shown(r["options"]),
+                _note(r),
+            ]
             for r in runs
         ]
         return table(["run", "plugin", "images", "seed", "options", "note"], rows)
+
+    def _models(self) -> str:
+        if not self.values["models"]:
+            return ""
+        rows = [
+            [
+                model["name"][:12],
+                model["plugin"],
+                model["fitted_on"],
+                "complete" if model["complete"] else "partial",
+                model["note"],
+            ]
+            for model in self.values["models"]
+        ]
+        return table(["model", "plugin", "fitted on", "state", "note"], rows)
 
 
 def info(
@@ -106,6 +126,7 @@ def summarise(snapshot: Snapshot) -> StoreInfo:
             "classes": list(snapshot.classes),
             "real": _real(snapshot),
             "runs": _runs(snapshot),
+            "models": _models(snapshot),
         }
     )
 
@@ -127,6 +148,21 @@ def _real(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
+def _models(snapshot: Snapshot) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": model.name,
+            "plugin": model.plugin,
+            "complete": model.complete,
+            "note": model.note,
+            "fitted_on": len(model.fitted_on),
+            "options": model.recipe["plugin"]["options"],
+            "details": model.details,
+        }
+        for model in snapshot.models.values()
+    ]
+
+
 def _runs(snapshot: Snapshot) -> list[dict[str, Any]]:
     stale = snapshot.stale_runs(HOLDOUT)
     return [
@@ -141,6 +177,8 @@ def _runs(snapshot: Snapshot) -> list[dict[str, Any]]:
             "model": run.model,
             "partition": run.partition,
             "stale": run.name in stale,
+            "note": snapshot.model(run.model).note if run.model else "",
+            "copies": run.memorisation["copies"] if run.memorisation else None,
         }
         for run in snapshot.runs.values()
     ]
@@ -213,4 +251,11 @@ def _shown(plugin_options: dict[str, dict[str, Any]]) -> str:
 
 
 def _note(run: dict[str, Any]) -> str:
-    return "stale: groups were joined since; augment again" if run["stale"] else ""
+    notes = ["stale: groups were joined since; augment again"] if run["stale"] else []
+    if run["model"]:
+        notes += [f"model {run['model'][:12]}"]
+    if run["note"]:
+        notes += [run["note"]]
+    if run["copies"]:
+        notes += [f"{run['copies']} look like copies"]
+    return "; ".join(notes)

@@ -431,7 +431,7 @@ class Copy(Augmenter):
 
 
 def check_augmenter(cls: type[Augmenter], **options: Any) -> None:
-    """Hold an augmenter against the contract, with the given options, on 12 small phantoms.
+    """Hold an augmenter against the contract, with the given options, on 24 small phantoms.
 
     Covers name and options, `plan`, purity, shape, independence of the block size, 1 and 3
     channels, masks, and for those that learn fitting twice and saving and loading. Those that
@@ -442,7 +442,7 @@ def check_augmenter(cls: type[Augmenter], **options: Any) -> None:
         f"{cls.name} has family {cls.family!r}; it must be traditional or generative"
     )
     for channels in (1, 3):
-        samples = toy_samples(4, channels=channels)
+        samples = toy_samples(8, channels=channels)
         augmenter = _fitted(cls, options, samples)
         _check_plan(augmenter, samples)
         _check_apply(augmenter, samples)

@@ -520,25 +520,6 @@ def test_what_a_plugin_does_to_its_parameters_is_not_recorded(
     assert np.bincount(store.snapshot().inspect("scribbler").labels).tolist() == [TRAIN] * 3
 
 
-def test_a_plugin_that_learns_cannot_be_run_yet(
-    store: DatasetStore, offer: Callable[..., None]
-) -> None:
-    @dataclass
-    class Learner(Augmenter):
-        name = "learner"
-        family = "generative"
-
-        def fit(self, train, context):
-            pass
-
-        def apply(self, images, labels, params):
-            return np.zeros((len(labels), 24, 32, 1), np.uint8)
-
-    offer(Learner)
-    with pytest.raises(PluginFailed, match="'learner' learns from the images"):
-        ak.augment(store, "learner", n=3)
-
-
 def test_a_generative_plugin_needs_an_amount_and_gives_rows_without_a_parent(
     store: DatasetStore, offer: Callable[..., None]
 ) -> None:

@@ -225,7 +225,10 @@ BAD_AUGMENTS = [
     ("--plugin zoom --run flip", "'flip' exists already", "breast.store", "augkit retract flip"),
     ("--plugin zoom --run all", "'all' is the name of an arm; choose another"),
     ("--plugin zoom --run a/b", "'a/b'", "letters, digits"),
-    ("--plugin zoom --plugin scale --run x", "--run names one run"),
+    ("--plugin zoom --plugin scale --run x", "--run is for one run"),
+    ("--plugin zoom --plugin scale --weights x", "--weights is for one run"),
+    ("--plugin zoom --budget 30m", "zoom learns nothing", "--budget is not for it"),
+    ("--plugin zoom --reject-copies", "zoom learns nothing", "--reject-copies is not for it"),
     ("--plugin zoom --workers 0", "workers is 0; it must be at least 1"),
     ("", "missing option '--plugin'", "augkit augment --help"),
 ]  # fmt: skip

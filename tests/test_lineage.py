@@ -87,7 +87,7 @@ def part(snapshot: Snapshot, number: int, partition: Partition = HOLDOUT) -> lis
 
 def plant(
     store: DatasetStore, name: str, parents: list[int], *, fitted_on: list[int] | None = None,
-    family: str = "traditional",
+    family: str = "traditional", model: str | None = None,
 ) -> None:  # fmt: skip
     """Commit by hand a run that says it is as it should be: flips of any real images."""
     snapshot = store.snapshot()
@@ -101,6 +101,8 @@ def plant(
     lineage: dict[str, Any] = {"kind": "parents"}
     if fitted_on is not None:
         lineage = {"kind": "fitted", "fitted_on": fitted_on}
+    if model is not None:
+        lineage = {"kind": "fitted", "model": model}
 
     def describe(snapshot: Snapshot) -> Entry:
         return {
@@ -115,6 +117,17 @@ def plant(
         }
 
     store.commit(describe, writer.path)
+
+
+def keep_model(store: DatasetStore, fitted_on: list[int]) -> str:
+    """Commit a model that says it was fitted on these real rows; return its name."""
+    folder = store.stage_model()
+    (folder / "weights.json").write_text(str(fitted_on))
+    entry = {
+        "kind": "model", "recipe": {"plugin": {"name": "gan"}}, "fitted_on": fitted_on,
+        "trained_from": "", "partition": HOLDOUT.name, "complete": True, "note": "", "details": {},
+    }  # fmt: skip
+    return list(store.commit(lambda _: dict(entry), model=folder).models)[-1]
 
 
 def forbidden(snapshot: Snapshot, partition: Partition) -> set[bytes]:
@@ -311,6 +324,41 @@ def test_one_fitted_row_outside_of_training_bars_the_whole_run(
     assert_no_fit_leaks(store, spy)
 
 
+@pytest.mark.parametrize("leak", [1, 2])
+def test_a_model_that_was_fitted_outside_of_training_bars_all_its_runs(
+    store: DatasetStore, spy: list[tuple[Samples, Samples]], leak: int
+) -> None:
+    snapshot = store.snapshot()
+    train = part(snapshot, 0)
+    bad = keep_model(store, [*train, part(snapshot, leak)[0]])
+    good = keep_model(store, train)
+    for name, model in (("gan", bad), ("gan-2", bad), ("good", good)):
+        plant(store, name, train, family="generative", model=model)
+    snapshot = store.snapshot()
+    assert snapshot.stale_runs(HOLDOUT) == ["gan", "gan-2"]
+    assert len(snapshot.training(HOLDOUT, ["gan", "gan-2"], real=False)) == 0
+    assert len(snapshot.training(HOLDOUT, ["good"], real=False)) == len(train)
+    assert_no_call_leaks(snapshot)
+    found = ak.evaluate(store, "spy", arms=["real", "gan-2", "good"], split="70/15/15", seeds=1)
+    assert [arm.unavailable is None for arm in found.arms] == [True, False, True]
+    assert_no_fit_leaks(store, spy)
+
+
+def test_a_regrouping_bars_the_runs_of_a_model_that_was_fitted_on_what_is_now_tested(
+    store: DatasetStore,
+) -> None:
+    train = part(store.snapshot(), 0)
+    model = keep_model(store, train)
+    plant(store, "gan", train, family="generative", model=model)
+    assert store.snapshot().trainable("gan", HOLDOUT).all()
+    regroup(store)
+    snapshot = store.snapshot()
+    assert snapshot.model(model).fitted_on == tuple(train)
+    assert not snapshot.trainable("gan", HOLDOUT).any()
+    assert "gan" in snapshot.stale_runs(HOLDOUT)
+    assert_no_call_leaks(snapshot)
+
+
 def test_a_run_that_calls_itself_traditional_but_was_fitted_is_barred_as_well(
     store: DatasetStore, spy: list[tuple[Samples, Samples]]
 ) -> None:
@@ -363,7 +411,7 @@ def test_labels_of_test_images_are_withheld_in_every_way(store: DatasetStore) ->
             assert len(way()[:]) == len(way())
         public = [name for name in dir(test) if not name.startswith("_")]
         assert set(public) == {
-            "blocks", "digest", "ids", "labels", "masks", "purpose", "shape", "take",
+            "blocks", "checksums", "digest", "ids", "labels", "masks", "purpose", "shape", "take",
         }  # fmt: skip
 
 

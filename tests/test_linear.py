@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 from augkit_classifiers import register_classifiers
-from augkit_classifiers.linear import Linear, features_of
+from augkit_classifiers.linear import Linear
 
 from augkit.errors import InputError, OptionError, PluginFailed
 from augkit.interfaces import ArraySamples, Context, extract
@@ -70,14 +70,6 @@ def test_any_size_of_image_is_taken(shape):
     train = toy_samples(4, height=height, width=width, channels=channels)
     found = fitted(train, train).predict_proba(train)
     assert found.shape == (12, 3) and np.isfinite(found).all()
-
-
-def test_the_features_of_an_image_do_not_depend_on_its_neighbours():
-    images = toy_samples(3, channels=3).images
-    together = features_of(images)
-    assert together.shape == (9, 1420) and together.dtype == np.float32
-    np.testing.assert_array_equal(together[4:5], features_of(images[4:5]))
-    assert features_of(images[..., :1]).shape == (9, 908)
 
 
 def test_a_class_that_is_absent_from_training_gets_probability_zero():

@@ -15,7 +15,7 @@ cut to 75 % of both sides one in thirteen. A copy both mirrored and cropped is m
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ THRESHOLD = 0.132
 """Two images with a higher score are relatives."""
 
 _QUIET, _SLOPE, _HIGHEST = 0.072, 5.0, 0.8
-"""Images whose prints resemble anything (few pixels, flat shapes) must score higher; see `_bar`."""
+"""Images whose prints resemble anything (few pixels, flat shapes) must score higher; see `bar`."""
 
 _N_STRANGERS = 17
 _COARSE = 48
@@ -50,6 +50,7 @@ _VIEWS = (
     ((0.92, 1.0), (0.84, 1.0), (0.77, 1.0), (0.71, 1.0)),
     ((1.0, 0.92), (1.0, 0.84), (0.92, 0.92), (0.84, 0.84), (-1.0, 1.0)),
 )
+_SIZES = tuple(size for group in _VIEWS for size in group)
 _ENDS = tuple(np.cumsum([len(group) for group in _VIEWS]).tolist())
 
 
@@ -104,16 +105,77 @@ def related_pairs(
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(prints), _ROWS):
-            views = np.stack(list(pool.map(_views, np.asarray(prints[start : start + _ROWS]))))
-            templates = _templates(views)
+            some = np.asarray(prints[start : start + _ROWS])
+            seen = np.stack(list(pool.map(lambda one: views(one, _SIZES), some)))
+            templates = _templates(seen)
             for columns in _column_blocks(len(prints), known, start):
-                others = _spectra(prints[columns], workers)
-                block = _Block(views, templates, others, _coarse(others), start, columns.start)
-                rows = range(len(views))
+                others = spectra(prints[columns], workers)
+                block = _Block(seen, templates, others, coarse(others), start, columns.start)
+                rows = range(len(seen))
                 jobs = [pool.submit(_search, block, row, known, threshold) for row in rows]
                 found.extend(job.result() for job in jobs)
             progress("near-duplicates", min(start + _ROWS, len(prints)), len(prints))
     return _over_the_bar(_merged(found), prints, threshold)
+
+
+def spectra(prints: np.ndarray, workers: int = 1) -> np.ndarray:
+    """Return the spectra of prints (..., 96, 96): complex64 (..., 96, 49)."""
+    return fft.rfft2(np.asarray(prints, np.float32), workers=workers)
+
+
+def views(one: np.ndarray, sizes: Iterable[tuple[float, float]]) -> np.ndarray:
+    """Return the conjugate spectra of one print in each size: complex64 (n, 96, 49).
+
+    one: float32 (96, 96). sizes: the width and height, in 0..1 of the print's, that it is shrunk to
+    about its centre; a negative width mirrors it. A view has unit norm, that of zeros is zero.
+    """
+    seen = np.stack([_resized(one, *size) for size in sizes])
+    norm = np.sqrt((seen * seen).sum((1, 2), keepdims=True))
+    return spectra(seen / np.maximum(norm, 1e-6)).conj()
+
+
+def coarse(fine: np.ndarray, side: int = _COARSE) -> np.ndarray:
+    """Return the low frequencies of spectra alone: complex64 (..., side, side / 2 + 1).
+
+    fine: complex64 (..., 96, 49). side: even, height and width of the print that they belong to.
+    Each has unit norm: `peaks` of two of them are correlations in -1..1.
+    """
+    half = side // 2
+    low = np.concatenate([fine[..., :half, : half + 1], fine[..., -half:, : half + 1]], axis=-2)
+    low[..., half, :] = low[..., half] = 0
+    return _unit(low)
+
+
+def peaks(view: np.ndarray, others: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Return the highest correlation over all shifts of a view with each other: float32 (n,).
+
+    view: conjugate spectrum, complex64 (side, side / 2 + 1), or n of them, one for each other.
+    others: spectra, complex64 (n, side, side / 2 + 1).
+    """
+    each = np.broadcast_to(view, others.shape)
+    found = np.empty(len(others), np.float32)
+    n = 32 * (SIDE // side) ** 2  # about a megabyte, which stays in the cache
+    for start in range(0, len(others), n):
+        product = each[start : start + n] * others[start : start + n]
+        surface = fft.irfft2(product, (side, side), overwrite_x=True, workers=1)
+        found[start : start + n] = surface.max((1, 2))
+    return found
+
+
+def strangers(n: int) -> np.ndarray:
+    """Return which of n prints, turned upside down, serve as strangers: int64 (up to 17,)."""
+    return np.unique(np.linspace(0, n - 1, _N_STRANGERS).astype(np.int64))
+
+
+def bar(level: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the score that a relative must exceed, given the median score of strangers.
+
+    Prints of full resolution, of BUSI or pure noise, score up to 0.072 with strangers and keep the
+    threshold. Noise of 28 x 28 pixels scores 0.10, plain ellipses 0.2; the slope keeps all their
+    strangers apart but a few ellipses of one shape.
+    """
+    raised = threshold + _SLOPE * np.maximum(level - _QUIET, 0)
+    return np.maximum(np.minimum(raised, _HIGHEST), threshold)
 
 
 def clusters(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -187,18 +249,6 @@ def _column_blocks(n: int, known: int, first_row: int) -> Iterator[slice]:
         yield slice(start, min(start + _COLUMNS, n))
 
 
-def _spectra(prints: np.ndarray, workers: int) -> np.ndarray:
-    """Return complex64 (..., 96, 49)."""
-    return fft.rfft2(np.asarray(prints, np.float32), workers=workers)
-
-
-def _views(one: np.ndarray) -> np.ndarray:
-    """Return the conjugate spectra of one print in each view: complex64 (views, 96, 49)."""
-    seen = np.stack([_resized(one, *view) for group in _VIEWS for view in group])
-    norm = np.sqrt((seen * seen).sum((1, 2), keepdims=True))
-    return _spectra(seen / np.maximum(norm, 1e-6), 1).conj()
-
-
 def _resized(one: np.ndarray, width: float, height: float) -> np.ndarray:
     """Return one print shrunk about the centre and padded with zeros, float32 (96, 96)."""
     columns, rows = round(SIDE * abs(width)), round(SIDE * height)
@@ -209,27 +259,17 @@ def _resized(one: np.ndarray, width: float, height: float) -> np.ndarray:
     return np.pad(np.asarray(small), padding)
 
 
-def _coarse(spectra: np.ndarray) -> np.ndarray:
-    """Return the low half of the frequencies, unit norm: complex64 (..., 48, 25)."""
-    half = _COARSE // 2
-    low = np.concatenate(
-        [spectra[..., :half, : half + 1], spectra[..., -half:, : half + 1]], axis=-2
-    )
-    low[..., half, :] = low[..., half] = 0
-    return _unit(low)
-
-
 def _unit(low: np.ndarray) -> np.ndarray:
     """Return coarse spectra scaled so that `irfft2` of a product is a correlation in -1..1."""
     twice = np.full(low.shape[-1], 2, np.float32)
     twice[0] = 1
     norm = np.sqrt(((low.real**2 + low.imag**2) * twice).sum((-2, -1), keepdims=True))
-    return low * (_COARSE / np.maximum(norm, 1e-6))
+    return low * (low.shape[-2] / np.maximum(norm, 1e-6))
 
 
 def _templates(views: np.ndarray) -> np.ndarray:
     """Return one coarse template for each group of views: complex64 (n, groups, 48, 25)."""
-    groups = np.split(_coarse(views), _ENDS[:-1], axis=1)
+    groups = np.split(coarse(views), _ENDS[:-1], axis=1)
     return _unit(np.stack([group.sum(1) for group in groups], axis=1))
 
 
@@ -244,25 +284,15 @@ def _search(
     for group, template in enumerate(block.templates[row]):
         # The first view is the print itself, where the order of two images does not matter.
         skip = max((max(begin, index + 1) if group == 0 else begin) - block.first_column, 0)
-        rough = _peaks(template, block.coarse[skip:], _COARSE)
+        rough = peaks(template, block.coarse[skip:], _COARSE)
         candidates = skip + np.flatnonzero(rough > threshold)
         for view in block.views[row, firsts[group] : ends[group]]:
-            fine = _peaks(view, block.others[candidates], SIDE)
+            fine = peaks(view, block.others[candidates])
             best[candidates] = np.maximum(best[candidates], fine)
     related = np.flatnonzero(best > threshold)
     related = related[related + block.first_column != index]
     columns = related + block.first_column
     return np.minimum(index, columns), np.maximum(index, columns), best[related]
-
-
-def _peaks(template: np.ndarray, others: np.ndarray, side: int) -> np.ndarray:
-    """Return the highest correlation of a template with each other: float32 (n,)."""
-    peaks = np.empty(len(others), np.float32)
-    for start in range(0, len(others), 32):
-        product = template * others[start : start + 32]
-        surface = fft.irfft2(product, (side, side), overwrite_x=True, workers=1)
-        peaks[start : start + 32] = surface.max((1, 2))
-    return peaks
 
 
 def _merged(found: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Pairs:
@@ -282,7 +312,7 @@ def _over_the_bar(pairs: Pairs, prints: np.ndarray, threshold: float) -> Pairs:
     if not len(pairs):
         return pairs
     members, where = np.unique([pairs.first, pairs.second], return_inverse=True)
-    bars = _bar(_level(prints, members), threshold)[where.reshape(2, -1)].max(0)
+    bars = bar(_level(prints, members), threshold)[where.reshape(2, -1)].max(0)
     kept = pairs.score > bars
     return Pairs(pairs.first[kept], pairs.second[kept], pairs.score[kept])
 
@@ -292,23 +322,12 @@ def _level(prints: np.ndarray, members: np.ndarray) -> np.ndarray:
 
     Strangers are other prints turned upside down: alike in everything but related to nothing.
     """
-    chosen = np.unique(np.linspace(0, len(prints) - 1, _N_STRANGERS).astype(np.int64))
+    chosen = strangers(len(prints))
     levels = np.full((len(members), len(chosen)), np.nan, np.float32)
-    upside_down = _spectra(np.asarray(prints[chosen])[:, ::-1], 1).conj()
+    upside_down = spectra(np.asarray(prints[chosen])[:, ::-1]).conj()
     for start in range(0, len(members), _COLUMNS):
-        spectra = _spectra(np.asarray(prints[members[start : start + _COLUMNS]]), 1)
+        others = spectra(np.asarray(prints[members[start : start + _COLUMNS]]))
         for column, stranger in enumerate(upside_down):
-            levels[start : start + _COLUMNS, column] = _peaks(stranger, spectra, SIDE)
+            levels[start : start + _COLUMNS, column] = peaks(stranger, others)
     levels[members[:, None] == chosen] = np.nan  # an image may be symmetric to itself
     return np.nanmedian(levels, axis=1)
-
-
-def _bar(level: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the score that a relative must exceed, given the score of strangers.
-
-    Prints of full resolution, of BUSI or pure noise, score up to 0.072 with strangers and keep the
-    threshold. Noise of 28 x 28 pixels scores 0.10, plain ellipses 0.2; the slope keeps all their
-    strangers apart but a few ellipses of one shape.
-    """
-    raised = threshold + _SLOPE * np.maximum(level - _QUIET, 0)
-    return np.maximum(np.minimum(raised, _HIGHEST), threshold)

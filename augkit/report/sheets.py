@@ -36,7 +36,7 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class _Row:
+class SheetRow:
     """One line of a sheet: a name and its pictures; None leaves a gap."""
 
     name: str
@@ -64,7 +64,7 @@ def preview(
     shown = [snapshot.run(name) for name in runs or snapshot.runs]
     rng = np.random.Generator(np.random.Philox(seed))
     blocks = [_rows_of_class(snapshot, shown, label, n, rng) for label in _labels(snapshot)]
-    sheet = _draw([r for block in blocks for r in block], n)
+    sheet = draw_sheet([r for block in blocks for r in block])
     path = Path(output)
     if path.suffix.lower() != ".png":
         raise InputError(f"a preview is a PNG file: --output {path.with_suffix('.png')}")
@@ -82,7 +82,7 @@ def _labels(snapshot: Snapshot) -> list[int]:
 
 def _rows_of_class(
     snapshot: Snapshot, runs: Sequence[Run], label: int, n: int, rng: np.random.Generator
-) -> list[_Row]:
+) -> list[SheetRow]:
     """Return a row of parents and a row for each run, column by column of one parent."""
     usable = (snapshot.parts(HOLDOUT) == 0) & (snapshot.real.labels == label)
     candidates = rng.permutation(np.flatnonzero(usable))
@@ -93,7 +93,9 @@ def _rows_of_class(
     candidates = candidates[np.argsort(-n_children, kind="stable")]  # those of most runs first
     chosen = np.sort(candidates[:n])
     real = snapshot.inspect()
-    rows = [_Row(f"{snapshot.classes[label]}: real", [real[i : i + 1][0] for i in chosen.tolist()])]
+    rows = [
+        SheetRow(f"{snapshot.classes[label]}: real", [real[i : i + 1][0] for i in chosen.tolist()])
+    ]
     for run in runs:
         made = snapshot.inspect(run.name)
         if run.name in family:
@@ -101,11 +103,16 @@ def _rows_of_class(
         else:
             places = [np.array([i]) for i in np.flatnonzero(made.labels == label)[:n]]
         images = [made[p[0] : p[0] + 1][0] if len(p) else None for p in places]
-        rows.append(_Row(run.name, images))
+        rows.append(SheetRow(run.name, images))
     return rows
 
 
-def _draw(rows: list[_Row], n: int) -> Image.Image:
+def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
+    """Return the rows below one another, each under its name; at least one image must be there.
+
+    Images are uint8 (H, W, 1 or 3), all of one size.
+    """
+    n = max(len(row.images) for row in rows)
     first = next(image for row in rows for image in row.images if image is not None)
     height, width = first.shape[:2]
     line = height + _TEXT + 2 * _GAP
@@ -119,11 +126,11 @@ def _draw(rows: list[_Row], n: int) -> Image.Image:
         for column, image in enumerate(row.images):
             if image is not None:
                 left = _MARGIN + column * (width + _GAP)
-                sheet.paste(_picture(image), (left, top + _TEXT + _GAP))
+                sheet.paste(picture(image), (left, top + _TEXT + _GAP))
     return sheet
 
 
-def _picture(image: np.ndarray) -> Image.Image:
+def picture(image: np.ndarray) -> Image.Image:
     """Return uint8 (H, W, 1 or 3) as a picture."""
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 

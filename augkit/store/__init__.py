@@ -2,6 +2,7 @@
 
 format, durable     words and bytes; what makes a file last
 shards              HDF5 files of rows
+models              the files of fitted models
 folder, packed      the two forms of a store on the disk
 samples, reading    rows as Samples; snapshots and the lineage rule
 store, locate       the object that users hold; which store is meant
@@ -9,7 +10,8 @@ verify, pack        checking; converting between the forms
 """
 
 from augkit.store.locate import locate
+from augkit.store.models import Model
 from augkit.store.reading import RealRows, Run, Snapshot
 from augkit.store.store import DatasetStore
 
-__all__ = ["DatasetStore", "RealRows", "Run", "Snapshot", "locate"]
+__all__ = ["DatasetStore", "Model", "RealRows", "Run", "Snapshot", "locate"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -87,10 +88,10 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def put_if_absent(staged: Path, target: Path) -> bool:
-    """Give a finished file its name, unless the name is taken; the staged name goes.
+    """Give a finished file its name, unless the name is taken; then the staged name goes.
 
     Atomic against any number of writers, and durable when it returns. Returns False, and leaves
-    the target as it is, if the name is taken.
+    both files as they are, if the name is taken.
     """
     try:
         placed = _link(staged, target)
@@ -100,7 +101,7 @@ def put_if_absent(staged: Path, target: Path) -> bool:
         placed = _rename_under_lock(staged, target)
     if placed:
         flush_folder(target.parent)
-    staged.unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
     return placed
 
 
@@ -127,20 +128,38 @@ def replace(staged: Path, target: Path) -> None:
     flush_folder(target.parent)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder; the system frees it if the holder dies."""
-    if os.name == "nt":
-        import msvcrt
-
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined,unused-ignore]
+def remove(path: Path) -> None:
+    """Delete a file, a link, or a folder with all that is in it; nothing need be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)  # another sweep may be at it as well
     else:
-        import fcntl
+        path.unlink(missing_ok=True)
 
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on a folder; the system frees it if the holder dies.
+
+    Raises OSError if the lock is taken and not to be waited for.
+    """
+    if os.name == "nt":
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    else:
         handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
     try:
+        _lock(handle, wait)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, wait: bool) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        mode = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # type: ignore[attr-defined,unused-ignore]
+        msvcrt.locking(handle, mode, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

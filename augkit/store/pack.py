@@ -13,7 +13,8 @@ from augkit.interfaces import Progress, silent
 from augkit.store import durable
 from augkit.store.folder import Folder
 from augkit.store.format import Entry, encode_entry, is_abandoned, staged_name
-from augkit.store.packed import PackedFile, add_entry, open_to_write, seal
+from augkit.store.models import flush_model
+from augkit.store.packed import PackedFile, add_entry, add_model, open_to_write, seal
 from augkit.store.shards import flushed_sha256, new_h5
 from augkit.store.store import PACKED_SUFFIXES, DatasetStore
 
@@ -31,13 +32,17 @@ def pack(store: DatasetStore, path: str | Path, *, progress: Progress = silent) 
     if not entries:
         raise StoreError(f"{store.path} is empty: there is nothing to pack")
     staged = PackedFile(path, store.shape).stage()
-    room = sum(len(_bytes(e)) + 4096 + e.get("shard", {}).get("bytes", 0) for e in entries)
+    room = sum(map(_room, entries))
     try:
         with contextlib.closing(open_to_write(staged, store.shape, room)) as file:
             for done, entry in enumerate(entries, 1):
                 if "shard" in entry:
                     name = entry["shard"]["name"]
                     store._form.export_shard(name, file.create_group(f"shards/{name}"))
+                if "model" in entry:
+                    name = entry["model"]["name"]
+                    with store.model_folder(name) as folder:
+                        add_model(file, f"models/{name}", folder)
                 add_entry(file, entry["number"], _bytes(entry))
                 progress("pack", done, len(entries))
         seal(staged, len(entries))
@@ -80,15 +85,24 @@ def _write_folder(store: DatasetStore, target: Path, progress: Progress) -> None
     entries = store.snapshot().entries
     previous = None
     for number, entry in enumerate(entries, 1):
-        shards, described = {}, {**entry, "previous": previous}
+        things: dict[str, Path] = {}
+        described = {**entry, "previous": previous}
         if "shard" in entry:
             name = entry["shard"]["name"]
-            shards[name] = folder.stage()
-            copy = _export(store, name, shards[name], entry["shard"]["bytes"])
+            things[f"shards/{name}"] = path = folder.stage()
+            copy = _export(store, name, path, entry["shard"]["bytes"])
             described["shard"] = entry["shard"] | copy
+        if "model" in entry:
+            name = entry["model"]["name"]
+            things[f"models/{name}"] = path = folder.stage(".model")
+            with store.model_folder(name) as kept:
+                shutil.copytree(kept, path)
+            flush_model(path)
         content = _bytes(described)
-        if not folder.put(number, content, shards):
+        if not folder.put(number, content, things):
             raise StoreError(f"another command is writing to {target}: run this one again")
+        for path in things.values():
+            durable.remove(path)  # a model that was there already
         previous = _digest(content)
         progress("unpack", number, len(entries))
 
@@ -98,6 +112,13 @@ def _export(store: DatasetStore, name: str, path: Path, n_bytes: int) -> dict[st
     with new_h5(path, n_bytes) as file:
         store._form.export_shard(name, file)
     return {"bytes": path.stat().st_size, "sha256": flushed_sha256(path)}
+
+
+def _room(entry: Entry) -> int:
+    """Return about how many bytes a commit takes in a packed store, with what HDF5 adds."""
+    files = entry.get("model", {}).get("files", {}).values()
+    shard = entry.get("shard", {}).get("bytes", 0)
+    return len(_bytes(entry)) + 4096 + shard + sum(about["bytes"] + 4096 for about in files)
 
 
 def _bytes(entry: Entry) -> bytes:

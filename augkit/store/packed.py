@@ -4,6 +4,7 @@
     attribute `store`       what store.json says in a folder
     log/0000000012          one committed change each, JSON as uint8
     shards/<uuid>/images …  rows, laid out as in a shard file
+    models/<sha256>/<file>  the files of a fitted model, as uint8
 
 Every commit writes a new file beside it and puts it in place, so it suits small stores.
 """
@@ -15,8 +16,10 @@ import glob
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,7 +29,8 @@ from augkit.interfaces import Shape
 from augkit.store import durable
 from augkit.store.folder import copy_shard, read_image_shape
 from augkit.store.format import FORMAT_VERSION, canonical, is_abandoned, staged_name
-from augkit.store.shards import SPARE, new_h5
+from augkit.store.models import FILE_NAME
+from augkit.store.shards import SPARE, new_h5, readable
 
 _BLOCK = 512
 _MAGIC = "augkit packed store"
@@ -85,19 +89,23 @@ class PackedFile:
             raise StoreError(f"cannot write {self.path}: there is no folder {folder}")
         for path in folder.glob(f".{glob.escape(self.path.name)}~*"):
             if is_abandoned(path):
-                path.unlink(missing_ok=True)
+                durable.remove(path)
         return folder / f".{self.path.name}~{staged_name(suffix)}"
 
-    def put(self, number: int, entry: bytes, shards: dict[str, Path]) -> bool:
-        """Commit by replacing the file with a longer one. False if somebody else was faster."""
+    def put(self, number: int, entry: bytes, things: dict[str, Path]) -> bool:
+        """Commit by replacing the file with a longer one. False if somebody else was faster.
+
+        things: staged paths by "shards/NAME" and "models/NAME". The staged folder of a model is
+        the caller's to remove.
+        """
         with durable.writing(self.path):
             staged = self.stage()
             try:
-                return self._put(staged, number, entry, shards)
+                return self._put(staged, number, entry, things)
             finally:
                 staged.unlink(missing_ok=True)
 
-    def _put(self, staged: Path, number: int, entry: bytes, shards: dict[str, Path]) -> bool:
+    def _put(self, staged: Path, number: int, entry: bytes, things: dict[str, Path]) -> bool:
         if self.path.exists():
             shutil.copyfile(self.path, staged)
             if _commits(staged) != number - 1:
@@ -107,25 +115,33 @@ class PackedFile:
                     f"another command has just made {self.path} with another image size: "
                     "run this one again"
                 )
-        extra = len(entry) + sum(shard.stat().st_size for shard in shards.values())
+        extra = len(entry) + sum(map(_room, things.values()))
         with contextlib.closing(open_to_write(staged, self.shape, extra)) as file:
-            for name, path in shards.items():
+            for thing, path in things.items():
+                if path.is_dir():
+                    add_model(file, thing, path)
+                    continue
                 with h5py.File(path, "r", locking=False) as source:
-                    copy_shard(source, file.create_group(f"shards/{name}"))
+                    copy_shard(source, file.create_group(thing))
             add_entry(file, number, entry)
         seal(staged, number)
         with durable.locked(self.path.parent):
             if self.count() != number - 1:
                 return False
             durable.replace(staged, self.path)
-        for path in shards.values():
-            path.unlink(missing_ok=True)
+        for path in things.values():
+            durable.remove(path)
         return True
 
-    def take_back(self, shards: dict[str, Path]) -> None:
-        """Delete shards whose commit was given up."""
-        for staged in shards.values():
-            staged.unlink(missing_ok=True)
+    @contextlib.contextmanager
+    def holding_models(self) -> Iterator[None]:
+        """Hold off nobody: in one file a model comes and goes with its commit."""
+        yield
+
+    def take_back(self, things: dict[str, Path]) -> None:
+        """Delete what was staged for a commit that was given up."""
+        for staged in things.values():
+            durable.remove(staged)
 
     def tidy(self) -> None:
         """Do nothing: a packed store leaves nothing behind but its file."""
@@ -155,6 +171,35 @@ class PackedFile:
         with contextlib.closing(self.open_group(name).file) as file:
             copy_shard(file[f"shards/{name}"], target)
 
+    def model_names(self) -> set[str]:
+        """Return the names of all models in the file."""
+        with self._reading() as file:
+            return set(file.get("models", {}))
+
+    @contextlib.contextmanager
+    def lend_model(self, name: str) -> Iterator[Path]:
+        """Lend a temporary folder with the files of a model, which are not checked.
+
+        Raises DamagedStore if it is gone, or not plain files.
+        """
+        with tempfile.TemporaryDirectory(prefix="augkit-") as folder:
+            with self._reading() as file, readable(f"{self.path}: model {name}"):
+                for file_name, content in self._model(file, name):
+                    with durable.writing(Path(folder)):
+                        (Path(folder) / file_name).write_bytes(content)
+            yield Path(folder)
+
+    def _model(self, file: h5py.File, name: str) -> Iterator[tuple[str, bytes]]:
+        """Yield the files of a model, without following any link out of this file."""
+        model = _own(_own(file, "models"), name)
+        if not isinstance(model, h5py.Group):
+            raise DamagedStore(f"{self.path} has lost model {name}")
+        for file_name in model:
+            found = _own(model, file_name)
+            if not FILE_NAME.fullmatch(file_name) or not _is_plain(found):
+                raise DamagedStore(f"model {name}: {file_name!r} is no plain file")
+            yield file_name, found[:].tobytes()
+
     def check_whole(self) -> list[str]:
         """Return a line if the bytes of the file are not those that were committed."""
         with self.path.open("rb") as file:
@@ -164,7 +209,7 @@ class PackedFile:
         return [f"{self.path}: the bytes are not those that were committed"]
 
     def side_folder(self, name: str) -> Path:
-        """Return a folder for what is not part of the data: results or cache."""
+        """Return a folder for what is not part of the data: results, cache or training."""
         return self.path.parent / f".{self.path.name}.{name}"
 
     @contextlib.contextmanager
@@ -195,6 +240,19 @@ def add_entry(file: h5py.File, number: int, entry: bytes) -> None:
     )
 
 
+def add_model(file: h5py.File, name: str, folder: Path) -> None:
+    """Add the files of a folder to a packed store that is open for writing, if not there yet.
+
+    name: "models/NAME".
+    """
+    if name in file:
+        return
+    group = file.create_group(name)
+    for path in sorted(folder.iterdir()):
+        content = np.fromfile(path, np.uint8)
+        group.create_dataset(path.name, data=content, track_times=False)
+
+
 def seal(path: Path, commits: int) -> None:
     """Write the user block of a closed file and flush it to the disk."""
     with path.open("r+b") as file:
@@ -205,6 +263,30 @@ def seal(path: Path, commits: int) -> None:
         file.write(text.encode().ljust(_BLOCK, b"\n"))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _room(staged: Path) -> int:
+    """Return how many bytes a staged shard or model takes."""
+    if not staged.is_dir():
+        return staged.stat().st_size
+    return sum(path.stat().st_size + 4096 for path in staged.iterdir())
+
+
+def _own(group: object, name: str) -> Any:
+    """Return what a group holds by a hard link; None for any other link, or nothing."""
+    if not isinstance(group, h5py.Group):
+        return None
+    return group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+
+
+def _is_plain(found: object) -> bool:
+    """Return True for bytes that all lie in this very file, no more than are there."""
+    return (
+        isinstance(found, h5py.Dataset)
+        and not (found.is_virtual or found.external or found.chunks)
+        and (found.dtype, found.ndim) == (np.uint8, 1)
+        and found.id.get_storage_size() == found.size
+    )
 
 
 def _commits(path: Path) -> int:

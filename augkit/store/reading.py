@@ -19,6 +19,7 @@ from augkit.errors import DamagedStore, LineageError, StoreError
 from augkit.interfaces import Shape
 from augkit.partitions import N_FOLDS, PARTS, Partition
 from augkit.store.format import Entry, digest_of
+from augkit.store.models import Model, read_model
 from augkit.store.samples import Purpose, Rows, ShardName, StoredSamples
 from augkit.store.shards import ShardPool
 
@@ -69,10 +70,15 @@ class Run:
     labels: tuple[int, ...]
     """Rows by class."""
     model: str | None
+    """The fitted model that made it, if it is kept in the store."""
     fitted_on: tuple[int, ...] | None
     """Real rows that a generator was fitted on; None for traditional runs."""
     trained_from: str
     """Digest of the training part that the run was made from."""
+    environment: dict[str, str]
+    """Versions that decide the pixels to the last bit, as the plugin named them."""
+    memorisation: dict[str, Any] | None
+    """Of generated rows: how many look like copies of training images, by which threshold."""
 
     @property
     def rows(self) -> int:
@@ -159,9 +165,13 @@ class Snapshot:
     def runs(self) -> dict[str, Run]:
         """Return the runs that are not retracted, by name, oldest first."""
         found: dict[str, Run] = {}
+        models: dict[str, Model] = {}
         for entry in self._entries:
-            if entry["kind"] == "run":
-                found[entry["run"]] = _run(entry)
+            if entry["kind"] == "model":
+                model = read_model(entry)
+                models[model.name] = model
+            elif entry["kind"] == "run":
+                found[entry["run"]] = _run(entry, models)
             elif entry["kind"] == "retraction":
                 found.pop(entry["run"], None)
         return found
@@ -172,6 +182,24 @@ class Snapshot:
             known = ", ".join(self.runs) or "none yet"
             raise StoreError(f"{self.path} has no run {name!r}; its runs: {known}")
         return self.runs[name]
+
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        """Return the fitted models by name, each as its newest commit describes it, newest last."""
+        found: dict[str, Model] = {}
+        for entry in self._entries:
+            if entry["kind"] == "model":
+                model = read_model(entry)
+                found.pop(model.name, None)
+                found[model.name] = model
+        return found
+
+    def model(self, name: str) -> Model:
+        """Return one model. Raises StoreError if there is none of that name."""
+        if name not in self.models:
+            known = ", ".join(self.models) or "none yet"
+            raise StoreError(f"{self.path} has no model {name!r}; its models: {known}")
+        return self.models[name]
 
     def parts(self, partition: Partition) -> np.ndarray:
         """Return int8 (N,) for the real rows: 0 train, 1 validation, 2 test, -1 left out."""
@@ -317,9 +345,14 @@ def _all_rows(named: ShardName, labels: np.ndarray) -> Rows:
     return Rows((named,), np.zeros(n, np.int64), np.arange(n), labels.astype(np.int64))
 
 
-def _run(entry: Entry) -> Run:
+def _run(entry: Entry, models: dict[str, Model]) -> Run:
+    """Return the run of a log entry. models: those that were committed before it, by name."""
     lineage = entry["lineage"]
-    fitted = lineage.get("fitted_on")
+    model, fitted = lineage.get("model"), lineage.get("fitted_on")
+    if model is not None:
+        if model not in models:
+            raise DamagedStore(f"run {entry['run']!r} is of model {model}, which no commit names")
+        fitted = models[model].fitted_on
     return Run(
         name=entry["run"],
         plugin=entry["recipe"]["plugin"],
@@ -328,7 +361,9 @@ def _run(entry: Entry) -> Run:
         partition=entry["recipe"]["partition"],
         shard=_shard_name(entry),
         labels=tuple(entry["by_class"]),
-        model=lineage.get("model"),
+        model=model,
         fitted_on=None if fitted is None else tuple(fitted),
         trained_from=entry["trained_from"],
+        environment=entry.get("environment", {}),
+        memorisation=entry.get("memorisation"),
     )

@@ -105,6 +105,13 @@ class StoredSamples(Samples):
             out[here] = shard.images(chosen.row[here])
         return out
 
+    def checksums(self) -> np.ndarray:
+        """Return uint32 (N,): the CRC-32 of the pixels of each image, as it was committed."""
+        out = np.empty(len(self), np.uint32)
+        for shard, here in self._opened(self._rows):
+            out[here] = shard.column("crc32")[self._rows.row[here]]
+        return out
+
     def _opened(self, chosen: Rows) -> Iterator[tuple[Shard, np.ndarray]]:
         """Yield each shard that the rows lie in, open, and bool (n,): which of them it holds."""
         for index in np.unique(chosen.shard):

@@ -214,7 +214,7 @@ class Shard:
     def column(self, name: str) -> np.ndarray:
         """Return a whole column: numbers, or text as an array of str."""
         dataset = self._plain(name, (self._rows,), None)
-        with _readable(self.name):
+        with readable(f"shard {self.name}"):
             if dataset.dtype.kind == "S":
                 return np.array([v.decode("utf-8") for v in dataset[:]], object).astype(str)
             return dataset[:]
@@ -225,7 +225,7 @@ class Shard:
 
     def content(self) -> str:
         """Return the SHA-256 of all columns as they are now; see `content_of`."""
-        with _readable(self.name):
+        with readable(f"shard {self.name}"):
             return content_of(self._group)
 
     def damaged_rows(self) -> list[int]:
@@ -244,14 +244,14 @@ class Shard:
             return
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
         starts = [0, *ends.tolist()]
-        with _readable(self.name):
+        with readable(f"shard {self.name}"):
             for a, b in zip(starts, [*ends.tolist(), len(rows)], strict=True):
                 first = int(rows[a])
                 dataset.read_direct(out, np.s_[first : first + b - a], np.s_[a:b])
 
     def _plain(self, name: str, shape: tuple[int, ...], dtype: type | None) -> h5py.Dataset:
         """Return a dataset that is just what it should be, and lies in this very file."""
-        with _readable(self.name):
+        with readable(f"shard {self.name}"):
             link = self._group.get(name, getlink=True)
             found = self._group[name] if isinstance(link, h5py.HardLink) else None
             if (
@@ -267,13 +267,13 @@ class Shard:
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
+def readable(what: str) -> Iterator[None]:
     """Turn what h5py raises on broken files into a named error."""
     try:
         with durable.interrupts_held():
             yield
     except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
-        raise DamagedStore(f"shard {name} cannot be read: {error}") from error
+        raise DamagedStore(f"{what} cannot be read: {error}") from error
 
 
 class ShardPool:
@@ -297,7 +297,7 @@ class ShardPool:
             self._open, self._lock, self._owner = OrderedDict(), threading.RLock(), os.getpid()
         with self._lock:
             if name not in self._open:
-                with _readable(name):
+                with readable(f"shard {name}"):
                     self._open[name] = Shard(self._open_group(name), name, rows, self._shape)
             self._open.move_to_end(name)
             while len(self._open) > self._limit:

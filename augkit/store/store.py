@@ -6,14 +6,23 @@ import contextlib
 import datetime
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from augkit.errors import AugkitError, FormatError, InputError, StoreError, StoreNotFound
+from augkit.errors import (
+    AugkitError,
+    DamagedStore,
+    FormatError,
+    InputError,
+    StoreError,
+    StoreNotFound,
+)
 from augkit.interfaces import Shape
+from augkit.store import durable
 from augkit.store.folder import Folder
 from augkit.store.format import FORMAT_VERSION, Entry, decode_entry, encode_entry, is_abandoned
+from augkit.store.models import damage, flush_model
 from augkit.store.packed import PackedFile
 from augkit.store.reading import Snapshot
 from augkit.store.shards import ShardPool, ShardWriter
@@ -99,14 +108,49 @@ class DatasetStore:
         about = {"format": f"augkit shard, version {FORMAT_VERSION}", **attributes}
         return ShardWriter(self._form.stage(), self.shape, about, masks=masks)
 
-    def commit(self, describe: Callable[[Snapshot], Entry], shard: Path | None = None) -> Snapshot:
-        """Commit a change, with or without a finished shard, and return the store after it.
+    def stage_model(self) -> Path:
+        """Return a new empty folder for a plugin to save a model in; `commit` takes it from there.
+
+        Whoever does not commit it removes it; if it is killed, the next writer does.
+        """
+        folder = self._form.stage(".model")
+        with durable.writing(self.path):
+            folder.mkdir()
+        return folder
+
+    def commit(
+        self,
+        describe: Callable[[Snapshot], Entry],
+        shard: Path | None = None,
+        *,
+        model: Path | None = None,
+    ) -> Snapshot:
+        """Commit a change, with a finished shard, a saved model, or neither; return what is then.
 
         `describe` is given the newest snapshot, checks that the change still makes sense there
         (or raises), and returns the entry; it is asked again whenever another writer was faster.
+        `model` is a folder of `stage_model`, gone afterwards; the entry gets its name and files as
+        `model`. Raises PluginFailed if what was saved there cannot be kept.
         """
+        if model is None:
+            return self._commit(describe, shard)
+        try:
+            with durable.writing(self.path):
+                about = flush_model(model)
+            things = {f"models/{about['name']}": model}
+            with self._form.holding_models():
+                return self._commit(lambda now: {**describe(now), "model": about}, shard, things)
+        finally:
+            durable.remove(model)
+
+    def _commit(
+        self,
+        describe: Callable[[Snapshot], Entry],
+        shard: Path | None,
+        models: dict[str, Path] | None = None,
+    ) -> Snapshot:
         name = uuid.uuid4().hex
-        shards = {name: shard} if shard else {}
+        things = {**({f"shards/{name}": shard} if shard else {}), **(models or {})}
         placed = False
         try:
             while not placed:
@@ -115,17 +159,31 @@ class DatasetStore:
                 if shard:
                     entry["shard"] = {"name": name, **entry["shard"]}
                 signed = self._signed(entry, snapshot)
-                placed = self._form.put(snapshot.number + 1, signed, shards)
+                placed = self._form.put(snapshot.number + 1, signed, things)
         except BaseException:
-            self._take_back(shards)
+            self._take_back(things)
             raise
         return self.snapshot()
 
-    def _take_back(self, shards: dict[str, Path]) -> None:
-        """Delete the shards of a commit that failed, unless it was made after all."""
+    def _take_back(self, things: dict[str, Path]) -> None:
+        """Delete the shard and the model of a commit that failed, unless a commit names them."""
         with contextlib.suppress(AugkitError):
-            named = {e["shard"]["name"] for e in self.snapshot().entries if "shard" in e}
-            self._form.take_back({n: path for n, path in shards.items() if n not in named})
+            entries = self.snapshot().entries
+            named = {f"{k}s/{e[k]['name']}" for k in ("shard", "model") for e in entries if k in e}
+            self._form.take_back({n: path for n, path in things.items() if n not in named})
+
+    @contextlib.contextmanager
+    def model_folder(self, name: str) -> Iterator[Path]:
+        """Lend a folder with the files of a model, every byte checked; only to be read.
+
+        Raises StoreError if there is no such model, DamagedStore if its files are not those that
+        were committed.
+        """
+        model = self.snapshot().model(name)
+        with self._form.lend_model(name) as folder:
+            for what in damage(folder, model.files):
+                raise DamagedStore(f"model {name}: {what}; augkit verify lists what is affected")
+            yield folder
 
     def _signed(self, entry: Entry, snapshot: Snapshot) -> bytes:
         from augkit import __version__
@@ -143,15 +201,15 @@ class DatasetStore:
         )
 
     def side_folder(self, name: str) -> Path:
-        """Return the folder for what is not data: `results` or `cache`; it may not exist yet.
+        """Return the folder for what is not data: `results`, `cache` or `training`.
 
-        What killed commands left half-written there is deleted.
+        It may not exist yet. What killed commands left half-written there is deleted.
         """
         folder = self._form.side_folder(name)
         with contextlib.suppress(OSError):  # a read-only store has results to read all the same
             for path in folder.glob("*.tmp"):
                 if is_abandoned(path):
-                    path.unlink(missing_ok=True)
+                    durable.remove(path)
         return folder
 
     def tidy(self) -> None:

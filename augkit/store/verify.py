@@ -10,6 +10,7 @@ import numpy as np
 from augkit.errors import DamagedStore
 from augkit.interfaces import Progress, silent
 from augkit.store.format import Entry
+from augkit.store.models import Model, damage
 from augkit.store.reading import Snapshot
 from augkit.store.store import DatasetStore
 from augkit.tables import counted
@@ -36,9 +37,10 @@ class Verification:
     commits: int = 0
     shards: int = 0
     rows: int = 0
+    models: int = 0
     problems: list[Problem] = field(default_factory=list)
     uncommitted: list[str] = field(default_factory=list)
-    """Shards on the disk that no commit names: harmless, left by something killed."""
+    """Shards and models on the disk that no commit names: harmless, left by something killed."""
 
     @property
     def sound(self) -> bool:
@@ -51,17 +53,18 @@ class Verification:
 
     def __str__(self) -> str:
         parts = [(self.commits, "commit"), (self.shards, "shard"), (self.rows, "row")]
+        parts += [(self.models, "model")] if self.models else []
         head = f"{self.store}: {', '.join(counted(n, name) for n, name in parts)}: "
         lines = [head + ("sound" if self.sound else counted(len(self.problems), "problem"))]
         lines += [f"  {problem}" for problem in self.problems]
         if self.uncommitted:
-            shards = counted(len(self.uncommitted), "shard")
-            lines.append(f"  {shards} of killed commands, which nothing reads")
+            left = counted(len(self.uncommitted), "leftover")
+            lines.append(f"  {left} of killed commands, which nothing reads")
         return "\n".join(lines)
 
 
 def verify(store: DatasetStore, *, progress: Progress = silent) -> Verification:
-    """Return what is wrong with a store: hashes, log, groups and folds, lineage and labels."""
+    """Return what is wrong with a store: hashes, log, models, groups and folds, lineage, labels."""
     found = Verification(str(store.path))
     found.problems += [Problem("file", what) for what in store._form.check_whole()]
     try:
@@ -72,15 +75,23 @@ def verify(store: DatasetStore, *, progress: Progress = silent) -> Verification:
     found.commits = snapshot.number
     found.problems += _check_chain(snapshot)
     with_shard = [e for e in snapshot.entries if "shard" in e]
-    found.uncommitted = sorted(store._form.shard_names() - {e["shard"]["name"] for e in with_shard})
+    found.uncommitted = _uncommitted(store, snapshot)
     for done, entry in enumerate(with_shard, 1):
         found.shards += 1
         found.rows += entry["shard"]["rows"]
         found.problems += _check_shard(store, entry)
         progress("verify", done, len(with_shard))
+    found.problems += _check_models(store, snapshot)
     if found.sound:
+        found.models = len(snapshot.models)
         found.problems += _check_rules(snapshot)
     return found
+
+
+def _uncommitted(store: DatasetStore, snapshot: Snapshot) -> list[str]:
+    there = store._form.shard_names() | store._form.model_names()
+    entries = snapshot.entries
+    return sorted(there - {e[k]["name"] for k in ("shard", "model") for e in entries if k in e})
 
 
 def _check_chain(snapshot: Snapshot) -> list[Problem]:
@@ -112,6 +123,32 @@ def _check_shard(store: DatasetStore, entry: Entry) -> list[Problem]:
     return []
 
 
+def _check_models(store: DatasetStore, snapshot: Snapshot) -> list[Problem]:
+    """Compare the hashes of all models, and look for the model of each run."""
+    found, known = [], set()
+    for entry in snapshot.entries:
+        name = entry.get("lineage", {}).get("model")
+        if name is not None and name not in known:
+            found.append(Problem(f"run {entry['run']}", f"its model {name} is in no commit"))
+        if entry["kind"] == "model":
+            known.add(entry["model"]["name"])
+    try:
+        for model in snapshot.models.values():
+            found += _check_model(store, model)
+    except DamagedStore as error:
+        found.append(Problem("log", str(error)))
+    return found
+
+
+def _check_model(store: DatasetStore, model: Model) -> list[Problem]:
+    where = f"model {model.name} ({model.plugin})"
+    try:
+        with store._form.lend_model(model.name) as folder:
+            return [Problem(where, what) for what in damage(folder, model.files)]
+    except DamagedStore as error:
+        return [Problem(where, str(error))]
+
+
 def _check_rules(snapshot: Snapshot) -> list[Problem]:
     """Check what hashes cannot: keys, labels, groups, lineage."""
     found = []
@@ -120,6 +157,9 @@ def _check_rules(snapshot: Snapshot) -> list[Problem]:
         found.append(Problem("real images", "a key occurs twice"))
     if len(real.keys) and not 0 <= real.labels.min() <= real.labels.max() < len(snapshot.classes):
         found.append(Problem("real images", "a label is no class"))
+    for name, model in snapshot.models.items():
+        if not all(0 <= row < len(real.keys) for row in model.fitted_on):
+            found.append(Problem(f"model {name}", "was fitted on images that do not exist"))
     for name, run in snapshot.runs.items():
         if run.fitted_on is None:
             wrong = real.labels[snapshot.parents(name)] != snapshot.inspect(name).labels

@@ -105,6 +105,17 @@ def ingest(source: str, colour: bool, as_json: bool, **flags: Any) -> None:
     _print(report, as_json)
 
 
+_BUDGET = click.option(
+    "--budget", metavar="TIME", help="The most time, such as 30m: training then stops early."
+)
+_DEVICE = click.option(
+    "--device", metavar="NAME", help="Where to train: cuda, mps, cpu. Default: the fastest here."
+)
+_WEIGHTS = click.option(
+    "--weights", metavar="FOLDER", help="Take this model, fitted elsewhere on the same images."
+)
+
+
 @augkit.command()
 @click.option(
     "--plugin",
@@ -122,6 +133,12 @@ def ingest(source: str, colour: bool, as_json: bool, **flags: Any) -> None:
     "--seed", type=int, metavar="N", default=0, show_default=True, help="Governs what is drawn."
 )
 @click.option("--run", metavar="NAME", help="A name for the run; only with one --plugin.")
+@_BUDGET
+@_DEVICE
+@_WEIGHTS
+@click.option(
+    "--reject-copies", is_flag=True, help="Draw generated images again that copy a training image."
+)
 @_WORKERS
 @_START
 @_JSON
@@ -130,28 +147,55 @@ def augment(
     store: str | None,
     options: tuple[str, ...],
     run: str | None,
+    weights: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Make new images from the training part.
 
     Each --plugin makes one run. Without --n or --total: one new image for each training image.
-    The same line again does nothing; another seed or option makes another run.
+    The same line again does nothing; another seed or option makes another run. A plugin that
+    learns is trained first, once; its model is kept and used again.
     """
     import augkit as ak
 
-    if run is not None and len(plugins) > 1:
-        raise OptionError("--run names one run; give it with one --plugin")
+    if len(plugins) > 1 and (run is not None or weights is not None):
+        flag = "--run" if run is not None else "--weights"
+        raise OptionError(f"{flag} is for one run; give it with one --plugin")
     given = _options(options)
     with progress() as bar:
         if len(plugins) == 1:
-            results = [ak.augment(store, plugins[0], given, run=run, progress=bar, **flags)]
+            flags |= {"run": run, "weights": weights}
+            results = [ak.augment(store, plugins[0], given, progress=bar, **flags)]
         else:
             results = ak.augment_all(store, plugins, given, progress=bar, **flags)
     if as_json:
         click.echo("[" + ", ".join(r.to_json() for r in results) + "]")
     else:
         click.echo("\n".join(map(str, results)))
+
+
+@augkit.command()
+@click.option("--plugin", required=True, metavar="NAME", help="An augmenter that learns.")
+@_STORE
+@_OPTIONS
+@_BUDGET
+@_DEVICE
+@_WEIGHTS
+@_JSON
+def fit(
+    plugin: str, store: str | None, options: tuple[str, ...], as_json: bool, **flags: Any
+) -> None:
+    """Train an augmenter that learns, without making images.
+
+    The model is kept in the store. A partial one is trained further, from its checkpoint.
+    """
+    import augkit as ak
+
+    given = _options(options)
+    with progress() as bar:
+        result = ak.fit(store, plugin, given, progress=bar, **flags)
+    _print(result, as_json)
 
 
 @augkit.command()
@@ -227,6 +271,27 @@ def preview(store: str | None, runs: tuple[str, ...], as_json: bool, **flags: An
     import augkit as ak
 
     _print(ak.preview(store, runs=runs or None, **flags), as_json)
+
+
+@augkit.command()
+@click.option("--run", required=True, metavar="NAME", help="The run.")
+@click.option("--row", type=int, metavar="N", help="One row of it, from 0. Default: all of them.")
+@_STORE
+@click.option("--output", metavar="FILE", help="Write the image that was made again, as PNG.")
+@_JSON
+def replay(store: str | None, as_json: bool, **flags: Any) -> None:
+    """Make rows of a run again and compare them.
+
+    They come from the recipe and from what was drawn, the parent of a traditional row, the model
+    and the latent seed of a generated one, and are held against what was committed.
+    """
+    import augkit as ak
+
+    with progress() as bar:
+        result = ak.replay(store, progress=bar, **flags)
+    _print(result, as_json)
+    if not result.equal:
+        sys.exit(2)
 
 
 @augkit.command()

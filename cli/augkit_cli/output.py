@@ -27,59 +27,89 @@ def configure_logging() -> None:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
-    """Yield a progress that draws a bar on stderr for every stage longer than a second.
+    """Yield a progress that shows on stderr every stage longer than a second.
 
-    Only on a terminal: in a file or a log it would be noise.
+    On a terminal as bars, one for each stage that is under way; in a file or a log as a line a
+    minute.
     """
-    bar = _Bar()
+    bars = _Bars() if sys.stderr.isatty() else _Lines()
     try:
-        yield bar
+        yield bars
     finally:
-        bar.close()
+        bars.close()
 
 
-class _Bar:
-    """One bar at a time; a new stage ends the one before."""
+class _Lines:
+    """A line for the stage under way, at most once a minute."""
+
+    EVERY = 60.0
 
     def __init__(self) -> None:
-        self._stage = ""
-        self._began = 0.0
-        self._bar: Any = None
-        self._task: Any = None
+        self._said = time.monotonic()
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage != self._stage:
-            self.close()
-            self._stage, self._began = stage, time.monotonic()
-        late = time.monotonic() - self._began > 1 and done < total
-        if self._bar is None and late and sys.stderr.isatty():
-            self._open(stage)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total)
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if done < total and time.monotonic() - self._said > self.EVERY:
+            self._said = time.monotonic()
+            logging.getLogger("augkit").info(
+                "%s: %d of %d%s", stage, done, total, f", {note}" if note else ""
+            )
 
-    def _open(self, stage: str) -> None:
+    def close(self) -> None:
+        """Do nothing: lines stay."""
+
+
+class _Bars:
+    """One bar for each stage that has begun and not ended, such as the classes of a training."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, float] = {}
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        self._began.setdefault(stage, time.monotonic())
+        if stage not in self._tasks and done < total:
+            if time.monotonic() - self._began[stage] < 1:
+                return
+            self._open(stage, total)
+        if stage in self._tasks:
+            self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
+        if done >= total:
+            self._began.pop(stage)
+            self._end(stage)
+
+    def _open(self, stage: str, total: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
-        self._bar = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._task = self._bar.add_task(stage, total=None)
-        self._bar.start()
+        if self._bars is None:
+            self._bars = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(elapsed_when_finished=False),
+                TextColumn("left"),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+                transient=True,
+                speed_estimate_period=600,  # classes that take turns stand still for a while
+            )
+            self._bars.start()
+        self._tasks[stage] = self._bars.add_task(stage, total=total, note="")
+
+    def _end(self, stage: str) -> None:
+        if stage in self._tasks:
+            self._bars.refresh()
+            self._bars.remove_task(self._tasks.pop(stage))
+        if not self._tasks:
+            self.close()
 
     def close(self) -> None:
-        """Take the bar off the screen."""
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar = None
-        self._stage = ""
+        """Take the bars off the screen."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars, self._tasks = None, {}
 
 
 def plugin_listing(found: Registry) -> str:

@@ -1,0 +1,54 @@
+"""Stopping long work in a moment that suits it: what was asked for by Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from augkit.interfaces import never
+
+log = logging.getLogger("augkit")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Yield a question: has the user, or the machine, asked to stop since the block began?
+
+    The first signal only turns the answer to True; a second one acts as it always does. At the end
+    of the block a request that was answered by ending early raises KeyboardInterrupt. In other
+    threads than the main one, and under handlers that others installed, the answer is False.
+    """
+    usual: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    main = threading.current_thread() is threading.main_thread()
+    if not main or any(signal.getsignal(s) != usual[s] for s in _SIGNALS):
+        yield never
+        return
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        restore()
+        log.warning("stopping at the next step; once more stops at once")
+
+    def restore() -> None:
+        for number in _SIGNALS:
+            signal.signal(number, usual[number])
+
+    for number in _SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        restore()
+    if came:
+        raise KeyboardInterrupt

@@ -1,0 +1,156 @@
+"""Images from latent seeds: the same pixels whatever they are asked for together with.
+
+On the CPU, in float32, always 16 at once, short blocks padded with zeros: PyTorch chooses other
+ways of summing for other batch sizes, which changes a grey level in a pixel here and there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+from torch import Tensor
+
+from augkit.errors import InputError
+from augkit.interfaces import Shape
+from augkit_dagan.networks import Generator, build_generator
+
+BLOCK = 16
+
+_FORMAT = "augkit dagan 1"
+_WEIGHTS, _MODEL = "weights.safetensors", "model.json"
+
+
+@dataclass
+class Generators:
+    """One trained generator for each class, and what is needed to build them again."""
+
+    networks: Mapping[int, Generator]
+    """By label; float32, on the CPU."""
+    shape: Shape
+    """Of the images that are sampled."""
+    size: tuple[int, int]
+    """Height and width that the generators make; samples are resized from it."""
+    latent: int
+    widths: tuple[int, ...]
+    classes: tuple[str, ...]
+
+    def sample(self, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """Return uint8 (N, H, W, C). labels: int64 (N,); seeds: uint64 (N,).
+
+        Raises InputError for a class without a generator.
+        """
+        made = np.empty((len(labels), *self.shape), np.uint8)
+        for label in np.unique(labels).tolist():
+            if label not in self.networks:
+                raise InputError(
+                    f"the model has no generator for class {self.classes[label]!r}: it had no "
+                    "training images. Train again: augkit fit --plugin dagan"
+                )
+            rows = np.flatnonzero(labels == label)
+            for start in range(0, len(rows), BLOCK):
+                block = rows[start : start + BLOCK]
+                made[block] = self._block(self.networks[label], seeds[block])
+        return made
+
+    def _block(self, network: Generator, seeds: np.ndarray) -> np.ndarray:
+        z = np.zeros((BLOCK, self.latent), np.float32)
+        for i, seed in enumerate(seeds.tolist()):
+            z[i] = latent_of(seed, self.latent)
+        with torch.inference_mode():
+            x = network(torch.from_numpy(z))  # (16, C, h, w)
+            if self.size != self.shape[:2]:
+                x = F.interpolate(x, self.shape[:2], mode="bicubic", align_corners=False)
+            x = to_grey_levels(x).permute(0, 2, 3, 1)  # (16, H, W, C)
+        return x[: len(seeds)].numpy()
+
+    def save(self, folder: Path) -> None:
+        """Write the weights and what describes them."""
+        from safetensors.torch import save_file
+
+        tensors = {
+            f"{label}.{name}": value.contiguous()
+            for label, network in self.networks.items()
+            for name, value in network.state_dict().items()
+        }
+        about = {
+            "format": _FORMAT,
+            "classes": list(self.classes),
+            "labels": sorted(self.networks),
+            "shape": list(self.shape),
+            "size": list(self.size),
+            "latent": self.latent,
+            "widths": list(self.widths),
+        }
+        save_file(tensors, folder / _WEIGHTS)
+        (folder / _MODEL).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Generators:
+        """Read what `save` wrote. Raises InputError."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            about = json.loads((folder / _MODEL).read_text(encoding="utf-8"))
+            tensors = load_file(folder / _WEIGHTS)
+            if about["format"] != _FORMAT:
+                raise ValueError(f"format {about['format']!r} instead of {_FORMAT!r}")
+            return cls._from(about, tensors)
+        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            why = " ".join(str(error).split())
+            raise InputError(f"{folder} holds no model of dagan: {why}") from error
+
+    @classmethod
+    def _from(cls, about: dict[str, Any], tensors: dict[str, Tensor]) -> Generators:
+        size, shape = tuple(map(int, about["size"])), tuple(map(int, about["shape"]))
+        latent, widths = int(about["latent"]), tuple(map(int, about["widths"]))
+        networks = {}
+        for label in map(int, about["labels"]):
+            network = build_generator(latent, widths, (size[0], size[1]), shape[2])
+            prefix = f"{label}."
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            network.load_state_dict(own)
+            networks[label] = network.requires_grad_(False)
+        return cls(
+            networks,
+            shape=(shape[0], shape[1], shape[2]),
+            size=(size[0], size[1]),
+            latent=latent,
+            widths=widths,
+            classes=tuple(map(str, about["classes"])),
+        )
+
+
+def latent_of(seed: int, n: int) -> np.ndarray:
+    """Return float32 (n,), uniform in 0..1, from a 64-bit seed."""
+    key = np.array([seed, 0], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random(n, np.float32)
+
+
+def to_grey_levels(x: Tensor) -> Tensor:
+    """Return images in -1..1 as uint8, rounded."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return uint8 (height, width, C) from uint8 (H, W, C), by Lanczos interpolation."""
+    if image.shape[:2] == (height, width):
+        return image
+    grey = image.shape[2] == 1
+    small = Image.fromarray(image[..., 0] if grey else image).resize(
+        (width, height), Image.Resampling.LANCZOS
+    )
+    return np.asarray(small).reshape(height, width, image.shape[2])
+
+
+def environment() -> dict[str, str]:
+    """Return what decides the last bit of a sample besides the weights and the seed."""
+    return {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
