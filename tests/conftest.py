@@ -1,6 +1,11 @@
 """Slow tests and tests on a GPU run only where they are asked for, or can run."""
 
+import os
+
 import pytest
+
+# Several tests run at once: threads of one would wait for those of the others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):

@@ -203,7 +203,7 @@ class ClassTraining:
     def advance(self, until: int) -> None:
         """Train to generator step `until`, or to the deadline or an interruption."""
         began = time.monotonic()
-        while self.step < until and not (self.step and must_stop(self.context)):
+        while self.step < until and not must_stop(self.context, self.step):
             draws = Draws(self.options, self.label, len(self.images), self.step)
             for k in range(self.options.critic_steps):
                 self._critic_step(draws, k)
@@ -402,10 +402,10 @@ def realised_precision(wanted: str, device: str) -> str:
     return "float32"
 
 
-def must_stop(context: Context) -> bool:
-    """Return True at the deadline, or where the user wants to stop."""
+def must_stop(context: Context, step: int) -> bool:
+    """Return True where the user wants to stop, or at the deadline if there is a first step."""
     late = context.deadline is not None and time.monotonic() > context.deadline
-    return late or context.interrupted()
+    return context.interrupted() or (late and step > 0)
 
 
 # -- taking turns ------------------------------------------------------------------------------
@@ -421,7 +421,7 @@ def _take_turns(classes: dict[int, ClassTraining], context: Context) -> None:
     while waiting := [k for k in classes if classes[k].step < ends[k]]:
         behind = min(waiting, key=lambda k: classes[k].step / classes[k].total)
         training = classes[behind]
-        if must_stop(context) and training.step > 0:
+        if must_stop(context, training.step):
             break
         turn = math.ceil(training.total / _TURNS)
         training.advance(min(ends[behind], (training.step // turn + 1) * turn))
