@@ -13,17 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from augkit.engines.local import Backend
 from augkit.errors import AugkitError, NameTaken, OptionError, StoreError
 from augkit.fitting import Fit, Training
-from augkit.gating import Gate
 from augkit.interfaces import Augmenter, Progress, Samples, silent
 from augkit.making import Made, Making, make_blocks
-from augkit.memorisation import Gallery
 from augkit.partitions import HOLDOUT
 from augkit.plans import Plan, call, draw
 from augkit.recipes import Amount, rebuild, recipes
@@ -32,8 +30,10 @@ from augkit.store.format import Entry, digest_of
 from augkit.store.locate import open_store
 from augkit.store.samples import StoredSamples
 
-log = logging.getLogger("augkit")
+if TYPE_CHECKING:  # it imports scipy, which traditional augmenters do without
+    from augkit.gating import Gate
 
+log = logging.getLogger("augkit")
 
 _TRAINING_SHARE = 0.9
 """Of a budget: the rest is for sampling and for the comparison with the training images."""
@@ -248,6 +248,9 @@ def _described(model: Model) -> str:
 
 
 def _gate(job: _Job, plan: Plan, progress: Progress) -> Gate:
+    from augkit.gating import Gate
+    from augkit.memorisation import Gallery
+
     groups = job.snapshot.real.groups[job.snapshot.parts(HOLDOUT) == 0]
     gallery = Gallery.of(job.source, groups, progress)
     redraw = bool(job.recipe.get("reject_copies"))

@@ -16,6 +16,20 @@ one that is nearly constant in some images must not become huge where it moves i
 _SIDE = 96
 
 
+def outline(images: np.ndarray) -> np.ndarray:
+    """Return float32 (N, 480), what each image shows at 24x20: grey levels, 0..1.
+
+    images: uint8 (N, H, W, C). Blind to sharpness and fine texture, which `describe` is not.
+    """
+    from PIL import Image
+
+    made = np.empty((len(images), 20, 24), np.float32)
+    for small, image in zip(made, images, strict=True):
+        grey = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("F")
+        small[:] = grey.resize((24, 20), Image.Resampling.BOX)
+    return made.reshape(len(images), -1) / 255
+
+
 def describe(images: np.ndarray) -> np.ndarray:
     """Return float32 (N, d), the features of images uint8 (N, H, W, C), each by itself.
 

@@ -282,8 +282,12 @@ class Fit:
         return self.snapshot.real.keys[self.snapshot.parts(HOLDOUT) == 0].tolist()
 
     def _look_at(self, augmenter: Augmenter) -> np.ndarray:
-        """Return the distance of each generated class from each real one: float64 (K, K)."""
-        from augkit.descriptors import describe
+        """Return the distance of each generated class from each real one: float64 (K, K).
+
+        Of outlines: samples of a generator that is not done are blurred or rough all over, which
+        would hide whether they show the right thing.
+        """
+        from augkit.descriptors import outline
         from augkit.quality import class_distances, standardised
 
         labels = self.source.labels
@@ -291,9 +295,9 @@ class Fit:
         rng = np.random.Generator(np.random.Philox(_LOOKED_AT))
         params = call(augmenter, "plan", wanted, self.source.shape, rng)
         made = call(augmenter, "apply", None, wanted, params)
-        real = np.concatenate([describe(images) for images in self.source.blocks()])
+        real = np.concatenate([outline(images) for images in self.source.blocks()])
         return class_distances(
-            standardised(describe(made), real),
+            standardised(outline(made), real),
             wanted,
             standardised(real, real),
             real_labels=labels,

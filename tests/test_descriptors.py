@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from augkit_classifiers.linear import Linear
 
-from augkit.descriptors import describe
+from augkit.descriptors import describe, outline
 from augkit.interfaces import Context, extract
 from augkit.testing import toy_samples
 
@@ -74,3 +74,29 @@ def test_the_linear_classifier_sees_exactly_these_features():
     (key, features), *_ = seen
     assert key == "linear-features-1"
     np.testing.assert_array_equal(features, describe(train.images))
+
+
+def test_an_outline_is_the_mean_grey_of_480_fields():
+    image = np.random.default_rng(0).integers(0, 256, (1, 40, 48, 1), np.uint8)
+    (found,) = outline(image)
+    fields = image[0, :, :, 0].reshape(20, 2, 24, 2).mean((1, 3)) / 255
+    np.testing.assert_allclose(found, fields.ravel(), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 1), (16, 40, 3), (200, 150, 3)])
+def test_any_size_of_image_has_an_outline(shape):
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
+    assert outline(images).shape == (2, 480) and outline(images).dtype == np.float32
+
+
+def test_an_outline_is_blind_to_blur_and_a_description_is_not():
+    from scipy.ndimage import gaussian_filter
+
+    images = toy_samples(3, height=80, width=96).images
+    blurred = np.rint(gaussian_filter(images.astype(float), (0, 1, 1, 0))).astype(np.uint8)
+
+    def moved(features):
+        real, other = features(images), features(blurred)
+        return np.abs(real - other).mean() / np.abs(real - real.mean(0)).mean()
+
+    assert moved(outline) < 0.2 < moved(describe)
