@@ -26,7 +26,7 @@ def outline(images: np.ndarray) -> np.ndarray:
     made = np.empty((len(images), 20, 24), np.float32)
     for small, image in zip(made, images, strict=True):
         grey = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("F")
-        small[:] = grey.resize((24, 20), Image.Resampling.BOX)
+        small[:] = np.asarray(grey.resize((24, 20), Image.Resampling.BOX))
     return made.reshape(len(images), -1) / 255
 
 
