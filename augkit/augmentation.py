@@ -61,9 +61,9 @@ class AugmentResult:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{n} {name}" for name, n in self.by_class.items())
-        if not self.made:
-            return f"run {self.run!r} is there already ({self.rows} images): nothing to do"
-        lines = [f"run {self.run!r}: {self.rows} new images ({counts}), seed {self.seed}"]
+        lines = [f"run {self.run!r} is there already ({self.rows} images): nothing to do"]
+        if self.made:
+            lines = [f"run {self.run!r}: {self.rows} new images ({counts}), seed {self.seed}"]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
@@ -100,6 +100,7 @@ def augment(
     opened = open_store(store)
     training = Training(budget, device, weights, _TRAINING_SHARE)
     (recipe,) = recipes([plugin], options or {}, Amount(n, total), seed, reject_copies)
+    _check_flags([recipe], training, reject_copies)
     return _commit(_prepare(opened, recipe, run, training), how, progress)
 
 
@@ -125,10 +126,9 @@ def augment_all(
     how = Making(workers, start_method)
     opened = open_store(store)
     training = Training(budget, device, None, _TRAINING_SHARE)
-    jobs = [
-        _prepare(opened, recipe, None, training)
-        for recipe in recipes(plugins, options or {}, Amount(n, total), seed, reject_copies)
-    ]
+    wanted = recipes(plugins, options or {}, Amount(n, total), seed, reject_copies)
+    _check_flags(wanted, training, reject_copies)
+    jobs = [_prepare(opened, recipe, None, training) for recipe in wanted]
     return [_commit(job, how, progress) for job in jobs]
 
 
@@ -165,8 +165,9 @@ def _prepare(
     fit = _fit(store, recipe, augmenter, training)
     model = None
     if fit is not None:
-        augmenter, model = fit.settled, fit.find()
-        recipe = {**recipe, "plugins": [fit.recipe["plugin"]]}
+        augmenter = fit.settled
+        model = None if training.weights is not None else fit.find()
+        recipe = {**recipe, "plugins": [(model or fit).recipe["plugin"]]}
     existing = _find(snapshot, recipe, origin, name, model)
     plan = None if existing or fit else draw(augmenter, recipe, source)
     return _Job(
@@ -183,13 +184,19 @@ def _fit(
             draw_nothing = f"say how many images {augmenter.name} is to make: --n IMAGES_A_CLASS"
             raise OptionError(draw_nothing)
         return Fit(store, recipe["plugins"][0], augmenter, training)
-    given = {"budget": training.budget, "device": training.device, "weights": training.weights}
-    given["reject_copies"] = recipe.get("reject_copies")
-    for key, value in given.items():
-        if value is not None:
-            flag = key.replace("_", "-")
-            raise OptionError(f"{recipe['plugin']} learns nothing: --{flag} is not for it")
     return None
+
+
+def _check_flags(recipes: Sequence[dict[str, Any]], training: Training, reject: bool) -> None:
+    """Raise OptionError for flags of training where no plugin learns."""
+    if any(rebuild(recipe).learns for recipe in recipes):
+        return
+    given = {"budget": training.budget, "device": training.device, "weights": training.weights}
+    given["reject-copies"] = True if reject else None
+    for flag, value in given.items():
+        if value is not None:
+            names = " and ".join(recipe["plugin"] for recipe in recipes)
+            raise OptionError(f"{names} learn nothing: --{flag} is for plugins that do")
 
 
 def _commit(job: _Job, how: Making, progress: Progress) -> AugmentResult:
@@ -198,7 +205,9 @@ def _commit(job: _Job, how: Making, progress: Progress) -> AugmentResult:
         job = _with_model(job, job.fit, progress)
     if job.existing or job.plan is None:
         assert job.existing is not None
-        return _result(job.snapshot, job.existing, made=False)
+        return _result(
+            job.snapshot, job.existing, made=False, notes=_marks(job.snapshot, job.existing)
+        )
     about = {"kind": "augmented images", "recipe": job.recipe}
     about["classes"] = list(job.snapshot.classes)
     if job.model is not None:
@@ -226,6 +235,8 @@ def _with_model(job: _Job, fit: Fit, progress: Progress) -> _Job:
     model, trained = fit.obtain(go_on=False, progress=progress)
     log.info("%s model %s", "new" if trained else "using", _described(model))
     snapshot = job.store.snapshot()
+    if snapshot.training_digest(HOLDOUT) != job.origin:
+        raise StoreError(_changed(snapshot))
     recipe = {**job.recipe, "plugins": [model.recipe["plugin"]]}
     existing = _find(snapshot, recipe, job.origin, job.name, model)
     augmenter = rebuild(recipe)
@@ -337,9 +348,7 @@ class _AlreadyThere(AugkitError):
 def _entry(job: _Job, gate: Gate | None, shard: dict[str, Any], snapshot: Snapshot) -> Entry:
     """Return the log entry, checked against the newest snapshot."""
     if snapshot.training_digest(HOLDOUT) != job.origin:
-        raise StoreError(
-            f"the training images of {snapshot.path} changed meanwhile: run this command again"
-        )
+        raise StoreError(_changed(snapshot))
     existing = _find(snapshot, job.recipe, job.origin, job.name, job.model)
     if existing:
         raise _AlreadyThere(existing)
@@ -358,6 +367,10 @@ def _entry(job: _Job, gate: Gate | None, shard: dict[str, Any], snapshot: Snapsh
     if gate is not None:
         entry["memorisation"] = _memorisation(job, gate)
     return entry
+
+
+def _changed(snapshot: Snapshot) -> str:
+    return f"the training images of {snapshot.path} changed meanwhile: run this command again"
 
 
 def _lineage(job: _Job) -> dict[str, Any]:
@@ -406,7 +419,7 @@ def _find(
             raise NameTaken(f"the same images are run {run.name!r} of {snapshot.path} already")
     if wanted in snapshot.runs:
         raise NameTaken(
-            f"run {wanted!r} exists already in {snapshot.path} with another recipe. "
+            f"run {wanted!r} exists already in {snapshot.path} with another recipe or model. "
             f"Name another with --run NAME, or retract it: augkit retract {wanted}"
         )
     return None
@@ -421,9 +434,8 @@ def _result(
 
 def _notes(job: _Job, run: Run) -> tuple[str, ...]:
     """Return what the user should know of these images."""
-    if job.model is not None:
-        note = (f"model {_described(job.model)}",)
-        return (*note, _copies(run)) if run.memorisation else note
+    if run.model is not None:
+        return _marks(job.snapshot, run)
     if job.augmenter.family != "traditional" or job.plan is None:
         return ()
     window = job.augmenter.as_window(job.plan.params, job.source.shape)
@@ -434,6 +446,14 @@ def _notes(job: _Job, run: Run) -> tuple[str, ...]:
     few = 0 < marked < len(rows) / 2  # else these are colour pictures, not marks
     seen = f"; {marked} of these parents carry colour marks" if few else ""
     return (f"a flip mirrors burned-in text and calipers as well{seen}",)
+
+
+def _marks(snapshot: Snapshot, run: Run) -> tuple[str, ...]:
+    """Return what is to be known of the model of a run, and of copies in it."""
+    if run.model is None:
+        return ()
+    note = (f"model {_described(snapshot.model(run.model))}",)
+    return (*note, _copies(run)) if run.memorisation else note
 
 
 def _copies(run: Run) -> str:

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,13 +26,14 @@ from augkit.devices import choose_device
 from augkit.errors import InputError, LineageError, OptionError, StoreError
 from augkit.interfaces import Augmenter, Context, Fitted, Progress, silent
 from augkit.interruption import stop_requests
+from augkit.making import check_pixels
 from augkit.partitions import HOLDOUT
 from augkit.plans import call
 from augkit.recipes import Amount, rebuild, recipes
 from augkit.store import DatasetStore, Model, Snapshot, durable
 from augkit.store.format import Entry, canonical, digest_of
 from augkit.store.locate import open_store
-from augkit.store.models import FILE_NAME
+from augkit.store.models import FILE_NAME, MODEL_NAME, flush_model
 from augkit.store.samples import StoredSamples
 
 log = logging.getLogger("augkit")
@@ -147,6 +149,7 @@ class Fit:
         self.recipe: dict[str, Any] = {
             "plugin": self.member | {"options": option_tools.values(self.settled)},
             "image": list(self.source.shape),
+            "classes": list(self.snapshot.classes),
             "data": self._data(),
             "partition": HOLDOUT.name,
         }
@@ -187,10 +190,11 @@ class Fit:
 
     def _train(self, partial: Model | None, progress: Progress) -> Model:
         if partial and not any(self.folder.glob("*.safetensors")):
-            log.warning(
-                "the checkpoints of model %s are not here: it is trained from the beginning",
-                partial.name[:12],
+            raise StoreError(
+                f"model {partial.name[:12]} is partial and its checkpoints are not here: it can be "
+                "sampled as it is, but not trained further. Train another one: -o fit_seed=1"
             )
+        stages = _Stages(progress)
         with stop_requests() as interrupted:
             context = Context(
                 seed=int(getattr(self.settled, "fit_seed", 0)),
@@ -199,9 +203,10 @@ class Fit:
                 folder=self.folder,
                 deadline=self._end_of_training(),
                 interrupted=interrupted,
-                progress=progress,
+                progress=stages,
             )
             fitted = call(self.settled, "fit", self.source, context) or Fitted()
+        stages.end()
         model = self._commit(self.settled, fitted)
         if fitted.complete:
             for path in self.folder.glob("*.safetensors"):
@@ -234,10 +239,9 @@ class Fit:
 
     def _commit(self, fitted_on: Augmenter, fitted: Fitted) -> Model:
         """Save what was learned and commit it with its lineage."""
-        staged = self.store.stage_model()
-        try:
+        apart = self._look_at(fitted_on)
+        with self._staged() as staged:
             call(fitted_on, "save", staged)
-            apart = self._look_at(fitted_on)
             note = "; ".join(filter(None, (fitted.note, _undertrained(apart, self.snapshot))))
             about = {
                 "recipe": self.recipe,
@@ -250,8 +254,16 @@ class Fit:
             details = {**fitted.details, "class_distances": np.round(apart, 5).tolist()}
             entry = self._entry(self.recipe, fitted.complete, note, details=details)
             return self._committed(staged, entry)
+
+    @contextlib.contextmanager
+    def _staged(self) -> Iterator[Path]:
+        """Lend a folder for the files of a model; it is gone afterwards, committed or not."""
+        folder = self.store.stage_model()
+        try:
+            with durable.writing(self.store.path):
+                yield folder
         finally:
-            shutil.rmtree(staged, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _committed(self, staged: Path, entry: Entry) -> Model:
         def describe(snapshot: Snapshot) -> Entry:
@@ -262,7 +274,8 @@ class Fit:
                 )
             return entry
 
-        return list(self.store.commit(describe, model=staged).models.values())[-1]
+        identity, after = digest_of(entry["recipe"]), self.store.commit(describe, model=staged)
+        return [m for m in after.models.values() if digest_of(m.recipe) == identity][-1]
 
     def _entry(
         self, recipe: dict[str, Any], complete: bool, note: str, *, details: dict[str, Any]
@@ -295,6 +308,7 @@ class Fit:
         rng = np.random.Generator(np.random.Philox(_LOOKED_AT))
         params = call(augmenter, "plan", wanted, self.source.shape, rng)
         made = call(augmenter, "apply", None, wanted, params)
+        check_pixels(augmenter, "apply", made, (len(wanted), *self.source.shape))
         real = np.concatenate([outline(images) for images in self.source.blocks()])
         return class_distances(
             standardised(outline(made), real),
@@ -310,22 +324,31 @@ class Fit:
         """Take a model that augkit fitted elsewhere, on exactly these images, into the store."""
         about = _provenance(folder)
         self._check_lineage(folder, about)
-        plugin = about["recipe"]["plugin"]
-        staged = self.store.stage_model()
-        try:
-            for path in sorted(folder.iterdir()):
-                if FILE_NAME.fullmatch(path.name):
-                    shutil.copyfile(path, staged / path.name)
-            augmenter = rebuild({"plugins": [plugin]})
+        known = self.find()
+        with self._staged() as staged:
+            _copy_model(folder, staged)
+            name = flush_model(staged)["name"]
+            if MODEL_NAME.fullmatch(folder.name) and folder.name != name:
+                raise InputError(
+                    f"the files in {folder} are not those that it is named after: copy it again"
+                )
+            if known and known.name == name:
+                return known, False
+            augmenter = rebuild({"plugins": [about["recipe"]["plugin"]]})
             call(augmenter, "load", staged)
-            self._look_at(augmenter)  # it makes images of the right shape, or says why not
-            details = {"brought": True, "stands_for": digest_of(self.recipe)}
-            entry = self._entry(about["recipe"], about["complete"], about["note"], details=details)
-            known = self.find()
-            model = self._committed(staged, entry)
-            return model, known is None or known.name != model.name
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+            apart = self._look_at(augmenter)
+            details = {
+                "brought": True,
+                "stands_for": digest_of(self.recipe),
+                "class_distances": np.round(apart, 5).tolist(),
+            }
+            marks = (
+                about["note"].partition("; undertrained")[0],
+                _undertrained(apart, self.snapshot),
+            )
+            note = "; ".join(filter(None, marks))
+            entry = self._entry(about["recipe"], about["complete"], note, details=details)
+            return self._committed(staged, entry), True
 
     def _check_lineage(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Raise unless a model was made by this plugin on the images of this training part."""
@@ -333,6 +356,12 @@ class Fit:
         if recipe["plugin"]["name"] != name:
             raise InputError(
                 f"{folder} is a model of {recipe['plugin']['name']!r}, not of {name!r}"
+            )
+        if recipe["classes"] != self.recipe["classes"]:
+            raise LineageError(
+                f"the model in {folder} numbers the classes {', '.join(recipe['classes'])}; "
+                f"{self.store.path} has them as {', '.join(self.recipe['classes'])}: it is not "
+                "taken. Train it on a copy of this store (augkit pack)"
             )
         same = all(recipe[key] == self.recipe[key] for key in ("data", "image", "partition"))
         if not same or about["trained_from"] != self.origin:
@@ -348,15 +377,50 @@ def _provenance(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: --weights takes the folder of a model")
     try:
+        if not stat.S_ISREG((folder / PROVENANCE).lstat().st_mode):
+            raise ValueError("no plain file")
         about = json.loads((folder / PROVENANCE).read_bytes())
-        known = {k: about[k] for k in ("recipe", "trained_from", "complete", "note", "fitted_on")}
-        known["recipe"]["plugin"]["name"], known["recipe"]["data"], known["recipe"]["image"]
-        return known
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        recipe, plugin = about["recipe"], about["recipe"]["plugin"]
+        words = [about["trained_from"], about["note"], recipe["data"], recipe["partition"]]
+        words += [plugin[key] for key in ("name", "distribution", "version")]
+        words += [*recipe["classes"], *about["fitted_on"], *plugin["options"]]
+        if not all(isinstance(word, str) and word.isprintable() for word in words):
+            raise TypeError("words that are none")
+        if not isinstance(about["complete"], bool) or not isinstance(plugin["options"], dict):
+            raise TypeError("values of the wrong kind")
+        return {k: about[k] for k in ("recipe", "trained_from", "complete", "note", "fitted_on")}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{folder} does not say what its model was fitted on ({PROVENANCE}): --weights takes a "
             "folder models/NAME of a store, as augkit fit wrote it"
         ) from error
+
+
+def _copy_model(folder: Path, staged: Path) -> None:
+    """Copy what a model may consist of. Raises InputError for anything but plain files."""
+    for path in sorted(folder.iterdir()):
+        if not FILE_NAME.fullmatch(path.name):
+            continue
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise InputError(f"{path} is no plain file: a model consists of plain files only")
+        shutil.copyfile(path, staged / path.name)
+
+
+class _Stages:
+    """Passes progress on, and ends the stages that a fit left unfinished."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self._open: dict[str, int] = {}
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        self._open[stage] = total
+        self._progress(stage, done, total, note)
+
+    def end(self) -> None:
+        """End all stages."""
+        for stage, total in self._open.items():
+            self._progress(stage, total, total)
 
 
 def _undertrained(apart: np.ndarray, snapshot: Snapshot) -> str:
@@ -371,7 +435,7 @@ def _undertrained(apart: np.ndarray, snapshot: Snapshot) -> str:
 
 def _storable(value: Any) -> Any:
     """Return JSON values with null in place of what is no number."""
-    return json.loads(json.dumps(value).replace("NaN", "null").replace("Infinity", "null"))
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def _deadline(budget: str | float | None) -> float | None:
@@ -384,12 +448,12 @@ def seconds_of(budget: str | float) -> float:
 
     Raises OptionError for anything else.
     """
-    if isinstance(budget, (int, float)):
-        seconds = float(budget)
-    else:
-        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", budget.strip())
+    if isinstance(budget, str):
+        match = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?", budget.strip())
         parts = [int(p or 0) for p in match.groups()] if match else [0, 0, 0]
         seconds = parts[0] * 3600.0 + parts[1] * 60 + parts[2]
+    else:
+        seconds = -1.0 if isinstance(budget, bool) else min(budget, 1e12) * 1.0
     if not 0 < seconds < float("inf"):
         raise OptionError(f"budget is {budget!r}; it must be a time such as 90s, 30m or 1h30m")
     return seconds

@@ -14,8 +14,6 @@ from augkit.interfaces import never
 
 log = logging.getLogger("augkit")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
@@ -23,14 +21,15 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
     The first signal only turns the answer to True; a second one acts as it always does. At the end
     of the block a request that was answered by ending early raises KeyboardInterrupt. In other
-    threads than the main one, and under handlers that others installed, the answer is False.
+    threads than the main one the answer is False; a signal that others handle, or that is ignored,
+    as Ctrl-C is in a job in the background, stays as it is.
     """
-    usual: dict[int, Any] = {
+    handlers: dict[int, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
     }
-    main = threading.current_thread() is threading.main_thread()
-    if not main or any(signal.getsignal(s) != usual[s] for s in _SIGNALS):
+    usual = {number: h for number, h in handlers.items() if signal.getsignal(number) == h}
+    if threading.current_thread() is not threading.main_thread() or not usual:
         yield never
         return
     came: list[int] = []
@@ -41,10 +40,10 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         log.warning("stopping at the next step; once more stops at once")
 
     def restore() -> None:
-        for number in _SIGNALS:
-            signal.signal(number, usual[number])
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
-    for number in _SIGNALS:
+    for number in usual:
         signal.signal(number, note)
     try:
         yield lambda: bool(came)

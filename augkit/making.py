@@ -128,17 +128,17 @@ def _make(augmenter: Augmenter, task: _Task) -> Made:
     if task.images is not None:
         task.images.flags.writeable = False
     made = call(augmenter, "apply", task.images, task.labels, task.params)
-    _check_pixels(augmenter, "apply", made, (len(task.labels), *task.shape))
+    check_pixels(augmenter, "apply", made, (len(task.labels), *task.shape))
     if task.masks is None:
         return made, None, None
     masks = call(augmenter, "apply_masks", task.masks, task.params)
     if masks is None:
         return made, None, None
-    _check_pixels(augmenter, "apply_masks", masks, task.masks.shape)
+    check_pixels(augmenter, "apply_masks", masks, task.masks.shape)
     return made, masks, task.masked
 
 
-def _check_pixels(augmenter: Augmenter, method: str, made: Any, expected: tuple[int, ...]) -> None:
+def check_pixels(augmenter: Augmenter, method: str, made: Any, expected: tuple[int, ...]) -> None:
     """Raise PluginFailed unless these are uint8 of the expected shape."""
     if isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.shape == expected:
         return

@@ -74,10 +74,14 @@ def recipes(
             "seed": int(seed),
             "amount": amount.as_recipe(),
             "partition": HOLDOUT.name,
-            **({"reject_copies": True} if reject_copies else {}),
+            **({"reject_copies": True} if reject_copies and _learns(members) else {}),
         }
         for spec, members in zip(specs, chains, strict=True)
     ]
+
+
+def _learns(members: Sequence[Plugin]) -> bool:
+    return any(plugin.build().learns for plugin in members)
 
 
 def _member(plugin: Plugin, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def replay(
         raise OptionError("--output takes the image of one row: name it with --row")
     chosen = np.arange(found.rows) if row is None else np.array([row])
     augmenter = rebuild(found.recipe)
-    identical, largest, pixels = 0, 0, 0
+    done, identical, largest, pixels = 0, 0, 0, 0
     with ExitStack() as held:
         if found.model is not None:
             call(augmenter, "load", held.enter_context(opened.model_folder(found.model)))
@@ -107,7 +107,8 @@ def replay(
             identical += int((apart.max((1, 2, 3)) == 0).sum())
             largest = max(largest, int(apart.max()))
             pixels += int((apart > 0).sum())
-            progress("replay", identical, len(chosen))
+            done += len(made)
+            progress("replay", done, len(chosen))
     if output is not None:
         _write(made[0], Path(output))
     versions = _changed(found.environment, call(augmenter, "environment"))

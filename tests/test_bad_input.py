@@ -203,7 +203,7 @@ def test_a_store_named_by_the_environment_must_be_there(lab, monkeypatch):
 
 
 BAD_AUGMENTS = [
-    ("--plugin flop", "no augmenter 'flop'", "did you mean 'flip'?", "brightness, flip"),
+    ("--plugin flop", "no augmenter 'flop'", "did you mean 'flip'?", "brightness, dagan, flip"),
     ("--plugin zoom+", "no augmenter ''", "there are: brightness"),
     ("--plugin linear", "no augmenter 'linear'", "there are: brightness"),
     ("--plugin zoom -o sides=1", "no option 'sides'", "zoom: side_range, exact"),
@@ -227,8 +227,8 @@ BAD_AUGMENTS = [
     ("--plugin zoom --run a/b", "'a/b'", "letters, digits"),
     ("--plugin zoom --plugin scale --run x", "--run is for one run"),
     ("--plugin zoom --plugin scale --weights x", "--weights is for one run"),
-    ("--plugin zoom --budget 30m", "zoom learns nothing", "--budget is not for it"),
-    ("--plugin zoom --reject-copies", "zoom learns nothing", "--reject-copies is not for it"),
+    ("--plugin zoom --budget 30m", "zoom learn nothing: --budget is for plugins that do"),
+    ("--plugin zoom --reject-copies", "zoom learn nothing: --reject-copies is for plugins that do"),
     ("--plugin zoom --workers 0", "workers is 0; it must be at least 1"),
     ("", "missing option '--plugin'", "augkit augment --help"),
 ]  # fmt: skip

@@ -1,9 +1,10 @@
 """Does it learn? On phantoms whose classes differ by a mass, in minutes."""
 
 import numpy as np
+import pytest
 from augkit_dagan import Dagan
 
-from augkit.descriptors import describe
+from augkit.descriptors import outline
 from augkit.interfaces import ArraySamples, Context
 from augkit.quality import class_distances, kid, standardised
 from augkit.testing import CLASSES, phantoms
@@ -25,10 +26,10 @@ def distances(images, labels, *, seed):
     wanted = np.repeat([0, 1, 2], N)
     made = plugin.apply(None, wanted, plugin.plan(wanted, SHAPE, np.random.default_rng(seed)))
     others, true = real(seed + 1000)
-    seen = describe(others)
-    noise = describe(np.random.default_rng(seed).integers(0, 256, (N, *SHAPE), np.uint8))
+    seen = outline(others)
+    noise = outline(np.random.default_rng(seed).integers(0, 256, (N, *SHAPE), np.uint8))
     apart = class_distances(
-        standardised(describe(made), seen),
+        standardised(outline(made), seen),
         wanted,
         standardised(seen, seen),
         real_labels=true,
@@ -38,3 +39,23 @@ def distances(images, labels, *, seed):
         kid(standardised(noise, seen), standardised(seen[true == c], seen)) for c in range(3)
     ]
     return apart, np.array(of_noise)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_a_quick_training_comes_nearest_to_its_own_class(seed):
+    apart, of_noise = distances(*real(seed), seed=seed)
+    own = np.diagonal(apart)
+    others = np.where(np.eye(3, dtype=bool), np.inf, apart).min(1)
+    assert (own < others / 2).all(), apart
+    assert (own < of_noise / 10).all(), (own, of_noise)
+
+
+@pytest.mark.slow
+def test_trained_on_shuffled_labels_no_class_is_nearer_than_another():
+    images, labels = real(0)
+    np.random.default_rng(0).shuffle(labels)
+    apart, _ = distances(images, labels, seed=0)
+    own = np.diagonal(apart).mean()
+    others = apart[~np.eye(3, dtype=bool)].mean()
+    assert 0.8 < own / others < 1.25, apart

@@ -210,11 +210,12 @@ def test_checkpoints_go_when_the_model_is_complete_and_stay_while_it_is_not(fold
     assert not [*(folder_store.path / "training").rglob("*.safetensors")]
 
 
-def test_a_partial_model_without_checkpoints_begins_anew_and_says_so(folder_store, caplog):
+def test_a_partial_model_without_checkpoints_is_not_replaced_by_a_shorter_one(folder_store):
     ak.fit(folder_store, "mean", budget=5)
     shutil.rmtree(folder_store.path / "training")
-    ak.fit(folder_store, "mean")
-    assert "it is trained from the beginning" in caplog.text
+    with pytest.raises(StoreError, match=r"its checkpoints are not here.*-o fit_seed=1"):
+        ak.fit(folder_store, "mean")
+    assert ak.augment(folder_store, "mean", n=2).made, "it can be sampled"
 
 
 # What goes wrong
@@ -273,7 +274,9 @@ def test_budgets_are_times(text, seconds):
     assert seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "0", "-3m", "3 minutes", 0, float("nan"), -1.0])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "0", "-3m", "3 minutes", "9" * 400 + "h", 0, float("nan"), -1.0, True]
+)
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(OptionError, match="it must be a time such as 90s, 30m or 1h30m"):
         seconds_of(text)
@@ -360,6 +363,128 @@ def test_a_model_of_another_plugin_is_refused(folder_store, monkeypatch):
         ak.fit(folder_store, "other", weights=model_of(folder_store))
 
 
+def test_weights_are_taken_although_the_store_has_a_run_of_its_own(tmp_path):
+    here, there = (toy_store(tmp_path / name, 12) for name in ("here.store", "there.store"))
+    ak.augment(here, "mean", n=3)
+    ak.fit(there, "mean", {"noise": 7})
+    brought = ak.augment(here, "mean", n=3, weights=model_of(there))
+    assert (brought.run, brought.made) == ("mean-2", True)
+    assert here.snapshot().run("mean-2").model == model_of(there).name
+
+
+def two_orders(tmp_path):
+    """Two stores of the same images, whose classes came in another order."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (80, 24, 32, 1), np.uint8)
+    names = ["a", "b"] * 40
+    stores = []
+    for store, order in (("x.store", "ab"), ("y.store", "ba")):
+        made = ak.DatasetStore.create(tmp_path / store, height=24, width=32)
+        for name in order if store == "y.store" else ["ab"]:
+            chosen = [i for i, n in enumerate(names) if n in name]
+            keys = [f"{i}.png" for i in chosen]
+            given = {"dataset": "d", "find_relatives": False, "keys": keys}
+            ak.ingest_arrays(made, [pixels[chosen]], [names[i] for i in chosen], **given)
+        stores.append(made)
+    return stores
+
+
+def test_a_model_whose_classes_are_numbered_otherwise_is_refused(tmp_path):
+    first, second = two_orders(tmp_path)
+    assert first.snapshot().classes == ("a", "b") and second.snapshot().classes == ("b", "a")
+    ak.fit(first, "mean")
+    with pytest.raises(LineageError, match="it is not taken"):
+        ak.fit(second, "mean", weights=model_of(first))
+
+
+def test_a_copy_that_is_not_what_its_name_says_is_refused(folder_store, tmp_path):
+    there = toy_store(tmp_path / "there.store", 12)
+    ak.fit(there, "mean")
+    given = shutil.copytree(model_of(there), tmp_path / model_of(there).name)
+    text = (given / "means.json").read_text()
+    (given / "means.json").write_text(text.replace("1", "2", 1))
+    with pytest.raises(InputError, match="are not those that it is named after: copy it again"):
+        ak.fit(folder_store, "mean", weights=given)
+
+
+def test_a_model_that_makes_other_shapes_is_never_kept(store, monkeypatch):
+    wide = lambda self, i, labels, p: np.zeros((len(labels), 24, 64, 1), np.uint8)  # noqa: E731
+    monkeypatch.setattr(Mean, "apply", wide)
+    with pytest.raises(PluginFailed, match=r"apply\(\) returned uint8 \(192, 24, 64, 1\)"):
+        ak.fit(store, "mean")
+    assert store.snapshot().models == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about["recipe"]["plugin"].pop("options"),
+        lambda about: about["recipe"].pop("partition"),
+        lambda about: about.update(fitted_on=3),
+        lambda about: about.update(note=[1, 2]),
+        lambda about: about.update(note="\x1b[31mred"),
+        lambda about: about.update(complete="no"),
+        lambda about: about["recipe"].update(classes=None),
+    ],
+)
+def test_a_provenance_that_makes_no_sense_is_refused(folder_store, tmp_path, change):
+    there = toy_store(tmp_path / "there.store", 12)
+    ak.fit(there, "mean")
+    given = shutil.copytree(model_of(there), tmp_path / "given")
+    about = json.loads((given / "provenance.json").read_text())
+    change(about)
+    (given / "provenance.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="does not say what its model was fitted on"):
+        ak.fit(folder_store, "mean", weights=given)
+
+
+def test_links_and_deep_files_are_refused(folder_store, tmp_path):
+    there = toy_store(tmp_path / "there.store", 12)
+    ak.fit(there, "mean")
+    given = shutil.copytree(model_of(there), tmp_path / "given")
+    (given / "secret.json").symlink_to("/etc/hostname")
+    with pytest.raises(InputError, match="is no plain file"):
+        ak.fit(folder_store, "mean", weights=given)
+    (given / "secret.json").unlink()
+    (given / "provenance.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="does not say what its model was fitted on"):
+        ak.fit(folder_store, "mean", weights=given)
+
+
+def test_a_budget_is_for_the_plugin_that_learns_among_others(store):
+    results = ak.augment_all(store, ["flip", "mean"], n=3, budget=50, reject_copies=True)
+    assert [r.run for r in results] == ["flip", "mean"]
+    assert "reject_copies" not in store.snapshot().run("flip").recipe
+    with pytest.raises(OptionError, match="flip and zoom learn nothing: --budget is for"):
+        ak.augment_all(store, ["flip", "zoom"], n=3, budget=50)
+
+
+def test_images_that_come_in_during_the_training_are_noticed(store, monkeypatch):
+    good = Mean.fit
+
+    def slow(self, train, context):
+        rng = np.random.default_rng(8)
+        more = rng.integers(0, 256, (60, 24, 32, 1), np.uint8)
+        names, keys = ["benign"] * 60, [f"{i}.png" for i in range(60)]
+        other = ak.open(store.path)
+        given = {"dataset": "m", "keys": keys, "find_relatives": False}
+        ak.ingest_arrays(other, [more], names, **given)
+        return good(self, train, context)
+
+    monkeypatch.setattr(Mean, "fit", slow)
+    with pytest.raises(StoreError, match="changed meanwhile"):
+        ak.augment(store, "mean", n=3)
+    monkeypatch.setattr(Mean, "fit", good)
+    assert ak.augment(store, "mean", n=3).made
+
+
+def test_a_no_op_still_says_what_its_model_is(store):
+    ak.fit(store, "mean", budget=5)
+    ak.augment(store, "mean", n=3)
+    again = str(ak.augment(store, "mean", n=3))
+    assert "nothing to do" in again and "1 of 3 steps" in again
+
+
 # The real plugin, from the command line
 
 
@@ -440,6 +565,24 @@ def test_what_is_stopped_by_a_signal_goes_on_and_ends_with_the_same_images(tmp_p
     whole = ak.open(tmp_path / "whole" / "augkit.store").snapshot()
     assert list(cut.snapshot().models) == list(whole.models), "not the same weights"
     assert np.array_equal(cut.snapshot().inspect("dagan")[:], whole.inspect("dagan")[:])
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_a_checkpoint_also_where_ctrl_c_is_ignored(tmp_path):
+    toy_store(tmp_path / "augkit.store", 12)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a job that a script starts with &
+    try:
+        begun = train(tmp_path, "-o", "fit_seed=2")
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder = tmp_path / "augkit.store" / "training"
+    patience = time.monotonic() + 120
+    while not [*folder.glob("*/log.jsonl")]:
+        assert begun.poll() is None and time.monotonic() < patience
+        time.sleep(0.02)
+    begun.terminate()
+    begun.communicate(timeout=120)
+    assert begun.returncode == 130 and [*folder.glob("*/checkpoint-*.safetensors")]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from augkit.tables import table, typed
+from augkit.tables import one_line, table, typed
 
 if TYPE_CHECKING:  # they would import numpy, which --help does without
     from augkit.interfaces import Progress
@@ -85,18 +85,18 @@ class _Bars:
 
         if self._bars is None:
             self._bars = RichProgress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(elapsed_when_finished=False),
                 TextColumn("left"),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=Console(stderr=True),
                 transient=True,
                 speed_estimate_period=600,  # classes that take turns stand still for a while
             )
             self._bars.start()
-        self._tasks[stage] = self._bars.add_task(stage, total=total, note="")
+        self._tasks[stage] = self._bars.add_task(one_line(stage), total=total, note="")
 
     def _end(self, stage: str) -> None:
         if stage in self._tasks:

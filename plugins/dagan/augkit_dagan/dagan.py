@@ -41,7 +41,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "ema": 0.999,
     },
     "quick": {
-        "steps": 400,
+        "steps": 300,
         "batch": 16,
         "learning_rate": 2e-4,
         "penalty_every": 4,
@@ -95,11 +95,13 @@ class Dagan(Augmenter):
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = option(
         "auto", "of all but the penalty and the samples; auto: bfloat16 where it is fast"
     )
-    fit_seed: int = option(0, "governs the training; --seed governs what is sampled", low=0)
+    fit_seed: int = option(
+        0, "governs the training; --seed governs what is sampled", low=0, high=2**63 - 1
+    )
 
     def check(self) -> None:
         """Raise OptionError for options that contradict each other."""
-        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.size):
+        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", self.size):
             raise OptionError(f"option 'size' of dagan is {self.size!r}; it must be like 96x80")
         if self.epochs is not None and self.steps is not None:
             raise OptionError("dagan takes epochs or steps, not both")

@@ -73,7 +73,7 @@ class Generators:
 
     def save(self, folder: Path) -> None:
         """Write the weights and what describes them."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {
             f"{label}.{name}": value.contiguous()
@@ -89,7 +89,7 @@ class Generators:
             "latent": self.latent,
             "widths": list(self.widths),
         }
-        save_file(tensors, folder / _WEIGHTS)
+        (folder / _WEIGHTS).write_bytes(save(tensors))
         (folder / _MODEL).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -118,6 +118,8 @@ class Generators:
             prefix = f"{label}."
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             network.load_state_dict(own)
+            if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
+                raise ValueError("weights that are no numbers")
             networks[label] = network.requires_grad_(False)
         return cls(
             networks,

@@ -8,11 +8,12 @@ generator, and what is continued ends, on a CPU, with the same weights as what w
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,8 +39,11 @@ CHECKPOINT_SECONDS = 60.0
 _LAYOUT = torch.channels_last
 """Of weights and images in memory: 1.1 to 1.4 times faster here than channels first."""
 
-_TURNS = 200
-"""Into so many turns the schedule of each class is cut."""
+TURN_SECONDS = 2.0
+"""How long a class trains before it is another's turn, at most; shorter where time is short."""
+
+LOGGED = 100
+"""Generator steps that a line of the log is the mean of: single batches jump too much."""
 
 
 def train_generators(options: Dagan, train: Samples, context: Context) -> tuple[Generators, Fitted]:
@@ -58,9 +62,8 @@ def train_generators(options: Dagan, train: Samples, context: Context) -> tuple[
     for training in classes.values():
         training.resume()
     _announce(options, classes, device, context)
-    _take_turns(classes, context)
-    for training in classes.values():
-        training.keep()
+    with tf32(realised_precision(options.precision, device.type) == "tf32"):
+        _take_turns(classes, context)
     generators = Generators(
         {label: training.sampler() for label, training in classes.items()},
         shape=train.shape,
@@ -153,6 +156,7 @@ class Losses:
     """Sums over the steps since the last line of the log; kept on the device."""
 
     critic: float | Tensor = 0.0
+    generator: float | Tensor = 0.0
     penalty: float | Tensor = 0.0
     wasserstein: float | Tensor = 0.0
     steps: int = 0
@@ -162,6 +166,7 @@ class Losses:
         """Return the mean of each over its steps."""
         return {
             "critic_loss": float(self.critic) / max(self.steps, 1),
+            "generator_loss": float(self.generator) / max(self.steps, 1),
             "penalty": float(self.penalty) / max(self.penalties, 1),
             "wasserstein": float(self.wasserstein) / max(self.steps, 1),
         }
@@ -181,6 +186,7 @@ class ClassTraining:
         self.step, self.total = 0, n_steps(options, len(images))
         self.seconds = 0.0
         self.losses = Losses()
+        self.record = TrainingLog(None, {})
         self.kept_at = -1
         size, channels = size_of(options.size or ""), images.shape[1]
         self.generator = build_generator(options.latent, options.widths, size, channels)
@@ -200,17 +206,26 @@ class ClassTraining:
 
     # -- the loop ------------------------------------------------------------------------------
 
-    def advance(self, until: int) -> None:
-        """Train to generator step `until`, or to the deadline or an interruption."""
-        began = time.monotonic()
+    def advance(self, until: int, seconds: float = math.inf) -> None:
+        """Train to generator step `until`, or so long, or to the deadline or an interruption.
+
+        One step at least, unless it must stop.
+        """
+        began, first = time.monotonic(), self.step
         while self.step < until and not must_stop(self.context, self.step):
+            if self.step > first and time.monotonic() - began > seconds:
+                break
             draws = Draws(self.options, self.label, len(self.images), self.step)
             for k in range(self.options.critic_steps):
                 self._critic_step(draws, k)
             self._generator_step(draws)
             self._average()
-            self._guard()
             self.step += 1
+            if self.device.type == "cpu" or self.step % 50 == 0:  # asking a GPU means to wait
+                self._guard()
+            if self.step % LOGGED == 0 or self.step == self.total:
+                self._log(self.seconds + time.monotonic() - began)
+        self._guard()
         self.seconds += time.monotonic() - began
 
     def _critic_step(self, draws: Draws, k: int) -> None:
@@ -245,9 +260,11 @@ class ClassTraining:
             fake = self.generator(latents)
             score = self.critic(augment(fake, draws.policies())).float()
         self.optimisers[0].zero_grad(set_to_none=True)
-        (-score.mean()).backward()
+        loss = -score.mean()
+        loss.backward()
         self.optimisers[0].step()
         self.critic.requires_grad_(True)
+        self.losses.generator += loss.detach()
         self.losses.steps += 1
 
     def _is_penalised(self, k: int) -> bool:
@@ -263,16 +280,19 @@ class ClassTraining:
         torch._foreach_lerp_(averaged, latest, 1 - decay)
 
     def _guard(self) -> None:
-        """Stop where the loss is no number; on a GPU, where asking waits, now and then."""
-        if self.device.type == "cpu" or self.step % 50 == 0:
-            value = float(self.losses.critic)
-            if not math.isfinite(value):
-                raise TrainingFailed(
-                    f"training of {self.name!r} diverged: the critic's loss is {value} at "
-                    f"generator step {self.step + 1}; {self._last_good()}. Train more gently: "
-                    f"-o learning_rate={(self.options.learning_rate or 0) / 4:g}, or -o "
-                    "precision=float32"
-                )
+        """Raise TrainingFailed where a loss is no number."""
+        value = float(self.losses.critic) + float(self.losses.generator)
+        if not math.isfinite(value):
+            raise TrainingFailed(
+                f"training of {self.name!r} diverged: the loss is {value} at generator step "
+                f"{self.step}; {self._last_good()}. Train more gently: -o "
+                f"learning_rate={(self.options.learning_rate or 0) / 4:g}, or -o precision=float32"
+            )
+
+    def _log(self, seconds: float) -> None:
+        line = {"class": self.name, "step": self.step, "steps": self.total}
+        self.record.add(**line, **self.losses.means(), seconds=round(seconds, 1))
+        self.losses = Losses()
 
     def _last_good(self) -> str:
         kept = self.kept_at
@@ -305,12 +325,18 @@ class ClassTraining:
         )
 
     def keep(self) -> None:
-        """Write a checkpoint, unless this step is kept already or a weight is no number."""
-        folder = self.context.folder
-        if folder is None or self.kept_at == self.step:
-            return
-        state = self.state()
+        """Write a checkpoint, unless this step is kept already.
+
+        Raises TrainingFailed, and leaves the last good one, where a weight is no number.
+        """
+        folder, state = self.context.folder, self.state()
         if not all(bool(torch.isfinite(v).all()) for v in state.values()):
+            raise TrainingFailed(
+                f"training of {self.name!r} diverged: a weight is no number after generator step "
+                f"{self.step}; {self._last_good()}. Train more gently: -o "
+                f"learning_rate={(self.options.learning_rate or 0) / 4:g}"
+            )
+        if folder is None or self.kept_at == self.step:
             return
         checkpoints.write(folder, self.label, state, self._about())
         self.kept_at = self.step
@@ -324,6 +350,7 @@ class ClassTraining:
             "shape": list(self.shape),
             "images": len(self.images),
             "losses": {k: float(v) for k, v in vars(self.losses).items()},
+            "precision": realised_precision(self.options.precision, self.device.type),
             "threads": torch.get_num_threads(),
         }
 
@@ -346,14 +373,14 @@ class ClassTraining:
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise checkpoints.foreign(path) from error
         self.kept_at = self.step
-        if about.get("threads") != torch.get_num_threads():
-            log.warning(
-                "%s goes on with %d threads instead of %s: its weights will not be the same to "
-                "the last bit as without the stop",
-                self.name,
-                torch.get_num_threads(),
-                about.get("threads"),
-            )
+        for what in ("threads", "precision"):
+            then, now = about.get(what), self._about()[what]
+            if then != now:
+                log.warning(
+                    "%s goes on with %s %s instead of %s: its weights will not be the same to the "
+                    "last bit as without the stop",
+                    *(self.name, what, now, then),
+                )
 
     def _restore(self, state: dict[str, Tensor]) -> None:
         for name, network in self._networks():
@@ -380,9 +407,23 @@ def gradient_penalty(critic: Critic, x: Tensor) -> Tensor:
     The norm is over all of a flattened image; in float32. x: (N, C, H, W), between real and
     generated images. Gulrajani et al. 2017, equation 3.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False), tf32(False):
         norms = critic.input_gradient(x.float()).flatten(1).norm(dim=1)  # (N,)
     return (norms - 1).square().mean()
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Let NVIDIA's tensor cores round the factors of float32 products to 10 bits, or not."""
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.allow_tf32 = value
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -417,34 +458,46 @@ def _take_turns(classes: dict[int, ClassTraining], context: Context) -> None:
     if context.max_steps is not None:
         ends = {k: min(end, classes[k].step + context.max_steps) for k, end in ends.items()}
     record = TrainingLog(context.folder, {t.name: t.step for t in classes.values()})
+    for training in classes.values():
+        training.record = record
+        context.progress(training.name, training.step, training.total)
     kept = time.monotonic()
     while waiting := [k for k in classes if classes[k].step < ends[k]]:
         behind = min(waiting, key=lambda k: classes[k].step / classes[k].total)
-        training = classes[behind]
-        if must_stop(context, training.step):
+        if must_stop(context, classes[behind].step):
             break
-        turn = math.ceil(training.total / _TURNS)
-        training.advance(min(ends[behind], (training.step // turn + 1) * turn))
-        _report(training, record, context)
+        try:
+            classes[behind].advance(ends[behind], _turn(classes, context))
+        except TrainingFailed:
+            _keep([t for k, t in classes.items() if k != behind])
+            raise
+        _report(classes[behind], context)
         if time.monotonic() - kept > CHECKPOINT_SECONDS:
-            for each in classes.values():
-                each.keep()
+            _keep(classes.values())
             _draw(classes, context)
             kept = time.monotonic()
-    for training in classes.values():
-        training.keep()
+    _keep(classes.values())
     _draw(classes, context)
 
 
-def _report(training: ClassTraining, record: TrainingLog, context: Context) -> None:
-    """Tell how it goes; single batches jump too much, so the log has means of a hundred steps."""
+def _turn(classes: dict[int, ClassTraining], context: Context) -> float:
+    """Return the seconds of a turn; fewer where little time is left, so that all have a share."""
+    if context.deadline is None:
+        return TURN_SECONDS
+    left = max(context.deadline - time.monotonic(), 0)
+    return min(TURN_SECONDS, left / (4 * len(classes)))
+
+
+def _keep(trainings: Iterable[ClassTraining]) -> None:
+    for training in trainings:
+        training.keep()
+
+
+def _report(training: ClassTraining, context: Context) -> None:
+    """Tell how it goes, by the means since the last line of the log."""
     means = training.losses.means()
     note = f"loss {means['critic_loss']:.3g}, Wasserstein {means['wasserstein']:.3g}"
     context.progress(training.name, training.step, training.total, note)
-    if training.losses.steps >= 100 or training.step == training.total:
-        line = {"class": training.name, "step": training.step, "steps": training.total}
-        record.add(**line, **means, seconds=round(training.seconds, 1))
-        training.losses = Losses()
 
 
 def _draw(classes: dict[int, ClassTraining], context: Context) -> None:
@@ -518,7 +571,7 @@ def _seconds_a_step(training: ClassTraining) -> float:
         training.shape,
         context=context,
     )
-    probe.advance(1)
+    probe.advance(1)  # ends with the value of the loss, for which a GPU is waited for
     began = time.monotonic()
     probe.advance(3)
     return (time.monotonic() - began) / 2 * (options.batch or 1) / batch
