@@ -235,7 +235,7 @@ def superseded(snapshot: Snapshot) -> dict[str, str]:
 
 def _same_images(run: Run) -> str:
     members = [[p["name"], p["options"]] for p in run.recipe["plugins"]]
-    return digest_of([members, run.recipe["seed"], run.recipe["amount"]])
+    return digest_of([members, run.recipe["seed"], run.recipe["amount"], run.fitted_on])
 
 
 def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:

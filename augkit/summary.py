@@ -156,7 +156,7 @@ def _models(snapshot: Snapshot) -> list[dict[str, Any]]:
             "complete": model.complete,
             "note": model.note,
             "fitted_on": len(model.fitted_on),
-            "options": model.recipe["plugin"]["options"],
+            "options": model.recipe["plugin"].get("options", {}),
             "details": model.details,
         }
         for model in snapshot.models.values()

@@ -544,7 +544,8 @@ def test_what_is_stopped_by_a_signal_goes_on_and_ends_with_the_same_images(tmp_p
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
         toy_store(tmp_path / name / "augkit.store", 12)
-    assert train(tmp_path / "whole").wait(300) == 0
+    unstopped = train(tmp_path / "whole")
+    assert unstopped.communicate(timeout=300) and unstopped.returncode == 0
     begun = train(tmp_path / "cut")
     checkpoints = tmp_path / "cut" / "augkit.store" / "training"
     patience = time.monotonic() + 120

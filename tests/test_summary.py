@@ -93,7 +93,7 @@ def test_runs_are_shown_with_their_options_as_they_are_typed(tmp_path):
         "name": "zoom", "plugin": "zoom", "family": "traditional", "rows": 6,
         "by_class": dict.fromkeys(CLASSES, 2), "seed": 7,
         "options": {"zoom": {"side_range": [0.8, 0.9], "exact": True}},
-        "model": None, "partition": "70/15/15", "stale": False,
+        "model": None, "partition": "70/15/15", "stale": False, "note": "", "copies": None,
     }  # fmt: skip
     assert set(chain["options"]) == {"brightness", "scale"}
     shown = str(ak.info(store))

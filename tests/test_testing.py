@@ -321,7 +321,7 @@ class NoDefault(Augmenter):
         (Floats, "gives float64; it must give uint8"),
         (Crops, "the shape must be kept"),
         (Mixes, "blocks of 1"),
-        (GreyOnly, r"shape \(12, 32, 40, 1\) for \(12, 32, 40, 3\)"),
+        (GreyOnly, r"shape \(24, 32, 40, 1\) for \(24, 32, 40, 3\)"),
         (PlansLists, "structured array"),
         (PlansTooFew, "one row an output"),
         (PlansObjects, "object fields"),
