@@ -100,7 +100,7 @@ class Eager:
         self.generator = copy.deepcopy(ours.generator).to(memory_format=contiguous)
         self.critic = copy.deepcopy(ours.critic).to(memory_format=contiguous)
         self.optimisers = [
-            torch.optim.Adam(network.parameters(), 1e-4, betas=(0, 0.9))
+            torch.optim.Adam(network.parameters(), 1e-4, betas=(0.0, 0.9))
             for network in (self.generator, self.critic)
         ]
 

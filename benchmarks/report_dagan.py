@@ -85,7 +85,7 @@ def sheet(snapshot: Snapshot, run: Run, n: int = 6) -> None:
         first = np.flatnonzero(made.labels == label)[:n]
         rows.append(SheetRow(f"{name}: generated", list(made.take(first)[:])))
     picture = draw_sheet(rows)
-    picture.convert("L").quantize(64).save(SHEET, optimize=True)
+    picture.convert("L").save(SHEET, optimize=True)
     with Image.open(SHEET) as written:
         print(f"{SHEET}: {written.size[0]}x{written.size[1]}, {SHEET.stat().st_size // 1024} KB")
 

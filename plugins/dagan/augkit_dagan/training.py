@@ -374,7 +374,8 @@ class ClassTraining:
             raise checkpoints.foreign(path) from error
         self.kept_at = self.step
         for what in ("threads", "precision"):
-            then, now = about.get(what), self._about()[what]
+            now = self._about()[what]
+            then = about.get(what, now)
             if then != now:
                 log.warning(
                     "%s goes on with %s %s instead of %s: its weights will not be the same to the "
