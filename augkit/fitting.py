@@ -113,7 +113,7 @@ def fit(
         raise OptionError(f"{plugin} learns nothing: augkit augment --plugin {plugin}")
     work = Fit(opened, recipe["plugins"][0], augmenter, Training(budget, device, weights))
     model, made = work.obtain(go_on=True, progress=progress)
-    folder = work.folder if work.folder.exists() else None
+    folder = work.folder if weights is None and work.folder.exists() else None
     return FitResult(
         model.name,
         model.plugin,
