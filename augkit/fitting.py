@@ -157,9 +157,8 @@ class Fit:
 
     def _data(self) -> str:
         """Return what identifies the images: their keys, labels and pixels, in order."""
-        keys = self.snapshot.real.keys[self.snapshot.parts(HOLDOUT) == 0]
         labels = [self.snapshot.classes[i] for i in self.source.labels]
-        return digest_of([keys.tolist(), labels, self.source.checksums().tolist()])
+        return digest_of([self._keys(), labels, self.source.checksums().tolist()])
 
     def find(self) -> Model | None:
         """Return the newest model of this recipe, fitted here or brought from elsewhere."""
