@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from augkit.errors import StoreError
 from augkit.store import durable
-from augkit.store.format import canonical, digest_of, is_abandoned, staged_name
+from augkit.store.format import canonical, digest_of
 
 log = logging.getLogger("augkit")
 
@@ -39,11 +38,7 @@ class Results:
         """Keep the outcome of a task. Raises StoreError if the disk refuses."""
         content = canonical({"task": task, "probabilities": probabilities.tolist()})
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._sweep()
-            staged = self.folder / staged_name(".tmp")
-            durable.write_new(staged, content)
-            os.replace(staged, self._path(task))
+            durable.rewrite(self._path(task), content)
         except PermissionError:
             log.warning("results are not kept: %s cannot be written to", self.folder)
         except OSError as error:
@@ -51,12 +46,6 @@ class Results:
                 log.warning("results are not kept: %s is read-only", self.folder)
                 return
             raise StoreError(f"cannot write to {self.folder}: {error.strerror}") from error
-
-    def _sweep(self) -> None:
-        """Delete what killed evaluations left half written."""
-        for path in self.folder.glob("*.tmp"):
-            if is_abandoned(path):
-                path.unlink(missing_ok=True)
 
     def _path(self, task: dict[str, Any]) -> Path:
         return self.folder / f"{digest_of(task)}.json"

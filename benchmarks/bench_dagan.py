@@ -7,9 +7,9 @@ The peer is what a textbook WGAN-GP does in eager PyTorch: two passes of the cri
 real images are the same. Sampling into a store includes the checksums, the comparison with the
 training images and the commit; its peer is the forward pass of the generator alone.
 
-    python -m benchmarks.bench_dagan --memory
+    python -m benchmarks.bench_dagan --memory --csv benchmarks/results/dagan_memory.csv
 
-prints the peak memory of training for several batches, each in a process of its own.
+measures the peak memory of training for several batches, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ def sampling() -> Iterator[runner.Case]:
         yield runner.Case(f"augment with gate, {preset}", gated, peers, N_SAMPLED)
 
 
-def memory() -> None:
-    """Print the peak memory of one generator step for several batches."""
+def memory(csv: Path | None) -> None:
+    """Print, and append to a file, the peak memory of one generator step for several batches."""
     for height, width in SIZES:
         for batch in (8, 16, 32, 64):
             code = (
@@ -184,7 +184,10 @@ def memory() -> None:
                 f"w = b.training({height}, {width}, batch={batch}); w.advance(1); b.peak()"
             )
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-            print(f"{width}x{height}, batch {batch}: {done.stdout.strip()} MB", flush=True)
+            row = {"size": f"{width}x{height}", "batch": batch, "peak_mb": int(done.stdout)}
+            print(*row.values(), flush=True)
+            if csv is not None:
+                runner.append(csv, [row])
 
 
 def peak() -> None:
@@ -197,6 +200,7 @@ if __name__ == "__main__":
     parser.add_argument("--memory", action="store_true")
     chosen, rest = parser.parse_known_args()
     if chosen.memory:
-        memory()
+        parser.add_argument("--csv", type=Path)
+        memory(parser.parse_args().csv)
     else:
         runner.main("dagan", cases(), rest)

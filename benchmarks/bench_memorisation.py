@@ -11,8 +11,6 @@ the checkout. Time is that of all threads together; wall time depends on who els
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import os
 import sys
 import tempfile
@@ -34,24 +32,6 @@ from benchmarks import runner
 
 DATA = Path(os.environ.get("AUGKIT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 HEIGHT, WIDTH = 160, 192
-COLUMNS = [
-    "date",
-    "machine",
-    "python",
-    "shown",
-    "kind",
-    "n",
-    "called_copies",
-    "low_95",
-    "high_95",
-    "nearest_in_group",
-    "score_5",
-    "score_50",
-    "score_95",
-    "threshold",
-    "cpu_s_per_1000",
-    "wall_s_per_1000",
-]
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Takes a grey image float32 (H, W) in 0..255 and returns another, rounded and clipped later."""
@@ -193,7 +173,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = list(measured(Path(folder) / "busi.store", options.repeats))
     if options.csv is not None:
-        append(options.csv, rows)
+        runner.append(options.csv, rows)
 
 
 def measured(path: Path, repeats: int) -> Iterator[dict[str, object]]:
@@ -288,22 +268,6 @@ def searched(gallery: Gallery, images: np.ndarray) -> Nearest:
     return Nearest(
         np.concatenate([f.index for f in found]), np.concatenate([f.score for f in found])
     )
-
-
-def append(path: Path, rows: list[dict[str, object]]) -> None:
-    """Append rows to a CSV file with the columns `COLUMNS`, made with its header if missing."""
-    facts = runner.machine()
-    python = facts.pop("python")
-    common = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": "; ".join(f"{key} {value}" for key, value in facts.items()),
-        "python": python,
-    }
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerows(common | values for values in rows)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,7 @@ docs/images/dagan.png.
 from __future__ import annotations
 
 import argparse
-import csv
-import datetime
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +87,6 @@ def sheet(snapshot: Snapshot, run: Run, n: int = 6) -> None:
         print(f"{SHEET}: {written.size[0]}x{written.size[1]}, {SHEET.stat().st_size // 1024} KB")
 
 
-def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Append rows to a CSV file, with date and machine."""
-    facts = runner.machine()
-    common = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": "; ".join(f"{key} {value}" for key, value in facts.items()),
-    }
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*common, *rows[0]], lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerows(common | row for row in rows)
-
-
 def main() -> None:
     """Report on one run of one store."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report_dagan")
@@ -113,9 +96,9 @@ def main() -> None:
     store = ak.open(chosen.store)
     snapshot = store.snapshot()
     run = snapshot.run(chosen.run)
-    append(RESULTS / "dagan_curves.csv", curves(store, run))
+    runner.append(RESULTS / "dagan_curves.csv", curves(store, run))
     found = quality(snapshot, run)
-    append(RESULTS / "dagan_quality.csv", found)
+    runner.append(RESULTS / "dagan_quality.csv", found)
     for row in found:
         print(*row.values())
     sheet(snapshot, run)

@@ -15,28 +15,12 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 Work = Callable[[], object]
 Clock = Callable[[], float]
-
-COLUMNS = [
-    "date",
-    "machine",
-    "python",
-    "benchmark",
-    "case",
-    "peer",
-    "peer_version",
-    "ratio_median",
-    "ratio_min",
-    "ratio_max",
-    "ours_us",
-    "peer_us",
-    "repeats",
-]
 
 SHORTEST = 0.1
 """Seconds that one timing takes at least; shorter work is repeated within it."""
@@ -128,28 +112,24 @@ def main(benchmark: str, cases: Iterable[Case], argv: Sequence[str] | None = Non
         for row in rows:
             _print(case.name, row)
         if options.csv is not None:
-            append(options.csv, benchmark, case.name, rows=rows)
+            append(options.csv, [_columns(benchmark, case.name, row) for row in rows])
 
 
-def append(path: Path, benchmark: str, case: str, *, rows: Sequence[Row]) -> None:
-    """Append rows to a CSV file with the columns `COLUMNS`, made with its header if missing."""
+def append(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Append rows to a CSV file, each with date and machine; a new file gets its header."""
     facts = machine()
     python = facts.pop("python")
     common = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": "; ".join(f"{key} {value}" for key, value in facts.items()),
         "python": python,
-        "benchmark": benchmark,
-        "case": case,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, [*common, *rows[0]], lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
-        for row in rows:
-            values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in vars(row).items()}
-            writer.writerow(common | values)
+        writer.writerows(common | dict(row) for row in rows)
 
 
 def skipped(peer: str, remedy: str) -> None:
@@ -182,6 +162,11 @@ def _row(peer: str, ours: Sequence[float], theirs: Sequence[float]) -> Row:
         peer_us=statistics.median(theirs) * 1e6,
         repeats=len(ratios),
     )
+
+
+def _columns(benchmark: str, case: str, row: Row) -> dict[str, object]:
+    values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in vars(row).items()}
+    return {"benchmark": benchmark, "case": case} | values
 
 
 def _print(case: str, row: Row) -> None:

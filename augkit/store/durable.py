@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from augkit.errors import StoreError
+from augkit.store.format import is_abandoned, staged_name
 
 _NO_CLAIMS = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -126,6 +127,20 @@ def replace(staged: Path, target: Path) -> None:
     """Give a finished file its name, atomically over whatever had it, and durably."""
     os.replace(staged, target)
     flush_folder(target.parent)
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Give a file new content, atomically and durably; its folder is made if it is missing.
+
+    For files that belong to no commit: what a killed writer left beside it is swept away.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob("*.tmp"):
+        if is_abandoned(left):
+            left.unlink(missing_ok=True)
+    staged = path.parent / staged_name(".tmp")
+    write_new(staged, content)
+    replace(staged, path)
 
 
 def remove(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from augkit.errors import TrainingFailed
 from augkit.store import durable
-from augkit.store.format import canonical, is_abandoned, staged_name
+from augkit.store.format import canonical
 
 State = dict[str, Tensor]
 
@@ -28,14 +27,7 @@ def write(folder: Path, label: int, state: State, about: dict[str, Any]) -> None
     known = {"about": canonical(about).decode(), "sha256": _digest(tensors, about)}
     content = save(tensors, known)
     with durable.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*.tmp"):
-            if is_abandoned(path):
-                path.unlink(missing_ok=True)
-        staged = folder / staged_name(".tmp")
-        durable.write_new(staged, content)
-        os.replace(staged, _path(folder, label))
-        durable.flush_folder(folder)
+        durable.rewrite(_path(folder, label), content)
 
 
 def read(folder: Path, label: int) -> tuple[State, dict[str, Any], Path] | None:

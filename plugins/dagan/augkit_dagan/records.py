@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,8 @@ class TrainingLog:
         self._path = folder / "log.jsonl" if folder is not None else None
         if self._path is not None and self._path.exists():
             kept = [line for line in self._lines() if _is_done(line, steps)]
-            staged = self._path.with_suffix(".part")
             with durable.writing(self._path):
-                staged.write_text("".join(kept), encoding="utf-8")
-                os.replace(staged, self._path)
+                durable.rewrite(self._path, "".join(kept).encode())
 
     def add(self, **line: Any) -> None:
         """Append one line."""
@@ -60,9 +58,8 @@ def draw_sheet(folder: Path, rows: Sequence[tuple[str, Tensor]], percent: int) -
     sheet = draw_sheet(
         [SheetRow(name, list(images.permute(0, 2, 3, 1).numpy())) for name, images in rows]
     )
+    content = io.BytesIO()
+    sheet.save(content, format="PNG")
     with durable.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         for name in ("samples.png", f"samples-{percent:03d}.png"):
-            staged = folder / f".{name}.part"
-            sheet.save(staged, format="PNG")
-            os.replace(staged, folder / name)
+            durable.rewrite(folder / name, content.getvalue())

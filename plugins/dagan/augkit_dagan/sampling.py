@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Tensor
 
@@ -65,11 +65,16 @@ class Generators:
         for i, seed in enumerate(seeds.tolist()):
             z[i] = latent_of(seed, self.latent)
         with torch.inference_mode():
-            x = network(torch.from_numpy(z))  # (16, C, h, w)
-            if self.size != self.shape[:2]:
-                x = F.interpolate(x, self.shape[:2], mode="bicubic", align_corners=False)
-            x = to_grey_levels(x).permute(0, 2, 3, 1)  # (16, H, W, C)
-        return x[: len(seeds)].numpy()
+            x = network(torch.from_numpy(z))[: len(seeds)].permute(0, 2, 3, 1)  # (n, h, w, C)
+        return to_grey_levels(self._enlarged(x.numpy()))
+
+    def _enlarged(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 (n, H, W, C) from (n, h, w, C), by cubic interpolation."""
+        if self.size == self.shape[:2]:
+            return images
+        height, width = self.shape[:2]
+        large = [cv2.resize(i, (width, height), interpolation=cv2.INTER_CUBIC) for i in images]
+        return np.stack(large).reshape(len(images), *self.shape)
 
     def save(self, folder: Path) -> None:
         """Write the weights and what describes them."""
@@ -137,9 +142,9 @@ def latent_of(seed: int, n: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=key)).random(n, np.float32)
 
 
-def to_grey_levels(x: Tensor) -> Tensor:
+def to_grey_levels(x: np.ndarray) -> np.ndarray:
     """Return images in -1..1 as uint8, rounded."""
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return np.clip(np.rint((x + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:

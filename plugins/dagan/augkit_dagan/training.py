@@ -513,7 +513,7 @@ def _draw(classes: dict[int, ClassTraining], context: Context) -> None:
         with torch.inference_mode():
             made = training.average(latents.to(training.device)).cpu()  # (8, C, H, W)
         done = f"{training.name}: generated, step {training.step} of {training.total}"
-        rows.append((done, to_grey_levels(made)))
+        rows.append((done, torch.from_numpy(to_grey_levels(made.numpy()))))
     share = min(t.step / t.total for t in classes.values())
     draw_sheet(context.folder, rows, int(10 * share) * 10)
 
