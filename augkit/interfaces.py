@@ -50,6 +50,14 @@ class Samples(ABC):
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Return the images of a slice: uint8 (n, H, W, C), a new array."""
 
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images of some rows, in the order asked: uint8 (n, H, W, C), a new array.
+
+        rows: int64 (n,), positions; one may be asked for twice.
+        """
+        found = [self[i : i + 1] for i in rows.tolist()]
+        return np.concatenate(found) if found else np.empty((0, *self.shape), np.uint8)
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.ids)
@@ -104,6 +112,18 @@ class Context:
 
     max_steps: int | None = None
     """The most optimiser steps allowed; None: until convergence."""
+
+    looks: int | None = None
+    """How often a classifier that takes steps looks at the validation part; None: as it likes."""
+
+    n_real: int | None = None
+    """How many rows of a classifier's training samples, the first ones, are real; None: all."""
+
+    real_share: float | None = None
+    """The share of real images in each batch of an augmented arm; None: as they come."""
+
+    balance: bool = True
+    """Whether the classes of the training part weigh the same in the loss of a classifier."""
 
     deadline: float | None = None
     """A time.monotonic() value at which to stop with what there is; None: no limit."""
@@ -256,6 +276,57 @@ class Augmenter:
         return type(self).fit is not Augmenter.fit
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How long a classifier that takes optimiser steps trains: the same in every arm."""
+
+    steps: int
+    """The most optimiser steps of a fit."""
+
+    looks: int
+    """How often it looks at the validation part, equally far apart; the best look is kept."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a classifier costs on this machine, in seconds, measured on a few images."""
+
+    setup: float = 0.0
+    """Of each fit, whatever its length."""
+
+    step: float = 0.0
+    """Of an optimiser step."""
+
+    image: float = 0.0
+    """Of predicting one image."""
+
+    features: dict[str, float] = field(default_factory=dict)
+    """Of the features of one image, by the key that `Context.cached` gets."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a listing says of a classifier without importing its library."""
+
+    parameters: int | None = None
+    """Weights and biases, with the output layer that it was published with."""
+
+    input_size: str = ""
+    """WxH of the images that it was made for."""
+
+    weights: str = ""
+    """Which weights it starts from."""
+
+    here: bool | None = None
+    """Whether they are on this machine; None: it needs none."""
+
+    source: str = ""
+    """Who published the network."""
+
+    licence: str = ""
+    """Of the weights."""
+
+
 @dataclass
 class Classifier(ABC):
     """Learns classes from images. Subclass it as a dataclass; its fields are the options.
@@ -275,6 +346,44 @@ class Classifier(ABC):
 
     fast: ClassVar[bool] = False
     """True if a fit takes seconds; it is then evaluated with five folds by default."""
+
+    @classmethod
+    def about(cls) -> About | None:
+        """Return what a listing says; None: nothing to say. Must not import torch."""
+        return None
+
+    def settle(self, shape: Shape, device: str) -> Classifier:
+        """Return these options with those filled in that the images, the device or this machine
+        decide, such as which weights are to be had.
+
+        An evaluation records what is returned. Raises AugkitError where the options cannot be met.
+        """
+        return self
+
+    def provenance(self) -> dict[str, str]:
+        """Return what besides options and images decides the outcome, such as hashes of weights.
+
+        Asked of what `settle` returned. The word under `weights` is what every table says of them.
+        """
+        return {}
+
+    def caveat(self) -> str:
+        """Return what everybody who reads the numbers must know, in one sentence; empty: nothing.
+
+        Asked of what `settle` returned.
+        """
+        return ""
+
+    def schedule(self, n_real: int, n_largest: int) -> Schedule | None:
+        """Return how long a fit trains, for all arms alike; None: until convergence.
+
+        n_real: training images of the arm `real`; n_largest: of the largest arm.
+        """
+        return None
+
+    def cost(self, train: Samples, context: Context) -> Cost | None:
+        """Measure what this classifier costs here, on a few images; None: seconds, no estimate."""
+        return None
 
     @abstractmethod
     def fit(self, train: Samples, val: Samples, context: Context) -> None:
@@ -315,3 +424,7 @@ class ArraySamples(Samples):
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Return a copy of the images of a slice."""
         return self.images[rows].copy()
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images of some rows."""
+        return self.images[rows]

@@ -63,8 +63,11 @@ class MadeSamples(Samples):
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Make the images of a slice: uint8 (n, H, W, C)."""
-        chosen = np.arange(len(self))[rows]
-        return _make(self._augmenter, _task(self._source, self._plan, chosen))[0]
+        return self.gather(np.arange(len(self))[rows])
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Make the images of some rows, in the order asked: uint8 (n, H, W, C)."""
+        return _make(self._augmenter, _task(self._source, self._plan, rows))[0]
 
 
 def make(snapshot: Snapshot, run: Run, partition: Partition) -> MadeSamples:

@@ -7,6 +7,7 @@ from toys import toy_store
 import augkit as ak
 from augkit.errors import PluginFailed
 from augkit.features import FeatureCache
+from augkit.interfaces import ArraySamples
 from augkit.making import make
 from augkit.partitions import HOLDOUT, k_fold
 from augkit.store.samples import JoinedSamples
@@ -73,3 +74,19 @@ def test_features_of_another_number_are_refused(tmp_path: Path) -> None:
     samples = toy_store(tmp_path / "a.store").snapshot().inspect()
     with pytest.raises(PluginFailed, match="features of 60 images have shape"):
         FeatureCache()("k", lambda images: np.zeros((1, 3), np.float32), samples)
+
+
+def test_rows_are_gathered_in_any_order_from_every_kind_of_samples(tmp_path: Path) -> None:
+    store = toy_store(tmp_path / "a.store")
+    ak.augment(store, "flip")
+    ak.augment(store, "zoom")
+    snapshot = store.snapshot()
+    stored = snapshot.training(HOLDOUT, ["flip"])
+    made = make(snapshot, snapshot.run("zoom"), k_fold(5)[1])
+    both = JoinedSamples([snapshot.training(k_fold(5)[1]), made])
+    held = ArraySamples(stored[:], stored.labels)
+    for samples in (stored, made, both, held):
+        everything = samples[:]
+        rows = np.random.default_rng(0).integers(0, len(samples), 3 * len(samples))
+        assert np.array_equal(samples.gather(rows), everything[rows])
+        assert samples.gather(rows[:0]).shape == (0, *samples.shape)

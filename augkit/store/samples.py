@@ -99,7 +99,11 @@ class StoredSamples(Samples):
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Return the images of a slice: uint8 (n, H, W, C)."""
-        chosen = self._rows.take(np.arange(len(self))[rows])
+        return self.gather(np.arange(len(self))[rows])
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images of some rows, in the order asked: uint8 (n, H, W, C)."""
+        chosen = self._rows.take(rows)
         out = np.empty((len(chosen.row), *self.shape), np.uint8)
         for shard, here in self._opened(chosen):
             out[here] = shard.images(chosen.row[here])
@@ -170,3 +174,13 @@ class JoinedSamples(Samples):
                 found.append(piece[a - begin : b - begin])
             begin = end
         return np.concatenate(found) if found else self.pieces[0][0:0]
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images of some rows, in the order asked: uint8 (n, H, W, C)."""
+        out = np.empty((len(rows), *self.shape), np.uint8)
+        piece_of = np.searchsorted(self._ends, rows, side="right")
+        for index in np.unique(piece_of).tolist():
+            here = piece_of == index
+            begin = self._ends[index - 1] if index else 0
+            out[here] = self.pieces[index].gather(rows[here] - begin)
+        return out
