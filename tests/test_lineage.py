@@ -411,7 +411,8 @@ def test_labels_of_test_images_are_withheld_in_every_way(store: DatasetStore) ->
             assert len(way()[:]) == len(way())
         public = [name for name in dir(test) if not name.startswith("_")]
         assert set(public) == {
-            "blocks", "checksums", "digest", "gather", "ids", "labels", "masks", "purpose", "shape", "take",
+            "blocks", "checksums", "digest", "gather", "ids", "labels", "masks", "purpose", "shape",
+            "take",
         }  # fmt: skip
 
 
