@@ -10,33 +10,50 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from augkit import options as option_tools
+from augkit.arms import choose_arms, obstacle, superseded, training_samples, twin
+from augkit.budgeting import LIMIT, Budget, Work, cut_to_fit, in_words, seconds
+from augkit.devices import choose_device
 from augkit.errors import AugkitError, OptionError, PluginFailed, StoreError
 from augkit.features import FeatureCache
-from augkit.interfaces import Classifier, Context, Progress, Samples, silent
-from augkit.making import make
+from augkit.interfaces import (
+    Classifier,
+    Context,
+    Cost,
+    Extractor,
+    Progress,
+    Samples,
+    Schedule,
+    silent,
+)
 from augkit.metrics import Score, score
 from augkit.partitions import Partition, Protocol, protocol
 from augkit.registry import Plugin, registry
 from augkit.results import Results
 from augkit.stats import effective_groups, interval, mean_of_fits, standard_error
-from augkit.store import DatasetStore, Run, Snapshot
+from augkit.store import DatasetStore, Snapshot
 from augkit.store.format import digest_of
 from augkit.store.locate import open_store
 from augkit.store.reading import require_training
-from augkit.store.samples import JoinedSamples, StoredSamples
+from augkit.store.samples import StoredSamples
 from augkit.tables import table
 
 log = logging.getLogger("augkit")
 
+_T = TypeVar("_T")
+
 N_SEEDS = 5
+REAL_SHARE = 0.5
+_SLOW = 5.0
+"""Seconds of a fit from which on its progress is shown."""
+_MANY_FEATURES = 300
 _BOUNDS = {"mcc": (-1.0, 1.0)}
 HEADLINE = ("accuracy", "balanced_accuracy", "auroc")
 
@@ -90,8 +107,18 @@ class Evaluation:
     """Runs that arms of several runs leave out, each with the newer one that replaces it."""
     notes: dict[str, str]
     """What to know of runs: prototypes, models that have not learned their classes."""
+    device: str = "cpu"
+    steps: int | None = None
+    """Most optimiser steps of a fit under the first partition, the same for all arms; None: until
+    convergence."""
+    looks: int | None = None
+    """How often a fit looks at the validation part."""
     weights: str | None = None
+    """Which weights a network starts from."""
     reduced: str | None = None
+    """What was cut, in all arms alike, to fit into the time that a CPU gets; None: nothing."""
+    caveat: str = ""
+    """What the classifier wants every reader to know."""
 
     def to_json(self) -> str:
         """Return the keys of --json; see docs/json.md."""
@@ -114,7 +141,7 @@ class Evaluation:
             f"{self.seeds} {'seed' if self.seeds == 1 else 'seeds'}, "
             f"{self.test_images} real test images in {self.test_groups} groups"
         )
-        lines = [head, "", self._table(HEADLINE), "", self._by_class(), "", _CAPTION]
+        lines = [head, *self._how(), "", self._table(HEADLINE), "", self._by_class(), "", _CAPTION]
         lines += [f"note: {a.name} is the same as {a.same_as}" for a in self.arms if a.same_as]
         lines += [f"note: {a.name}: {a.unavailable}" for a in self.arms if a.unavailable]
         lines += [
@@ -124,6 +151,18 @@ class Evaluation:
         ]
         lines += [f"note: run {run!r}: {note}" for run, note in self.notes.items()]
         return "\n".join(lines)
+
+    def _how(self) -> list[str]:
+        """Return what decides how the numbers are to be read: weights, budget, reductions."""
+        lines = [f"weights: {self.weights}"] if self.weights else []
+        if self.steps is not None:
+            lines.append(
+                f"each fit: at most {self.steps} optimiser steps and {self.looks} looks at the "
+                f"validation part, the best look kept; on {self.device}"
+            )
+        if self.reduced:
+            lines.append(f"REDUCED to fit into {in_words(LIMIT)}: {self.reduced}; --full does all")
+        return [*lines, *([f"NOTE: {self.caveat}"] if self.caveat else [])]
 
     def _distinct(self) -> list[Arm]:
         return [arm for arm in self.arms if arm.metrics and arm.same_as is None]
@@ -158,6 +197,10 @@ def evaluate(
     folds: int | None = None,
     repeats: int = 1,
     seeds: int | None = None,
+    real_share: float = REAL_SHARE,
+    paper: bool = False,
+    full: bool = False,
+    device: str | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Return how well a classifier does with each arm, on real images that it never saw.
@@ -165,77 +208,38 @@ def evaluate(
     arms: names among real, traditional, all, generative plugins and runs; by default real, each
     family, all. split: "70/15/15"; folds: 5; neither: five folds for a classifier that takes
     seconds, else 70/15/15. repeats: deal the folds anew so often. seeds: fits on each partition
-    (default 5; 1 for a classifier without randomness). An interrupted call continues.
+    (default 5; 1 for a classifier without randomness). real_share: the share of real images in a
+    batch of an augmented arm, where a whole network is trained. paper: the budget of Al-Dhabyani
+    et al., equal epochs instead of equal steps, and no class weights. full: also where a CPU would
+    need more than half an hour. An interrupted call continues.
     """
     if split is not None and folds is not None:
         raise OptionError("give --split or --folds, not both")
     if seeds is not None and seeds < 1:
         raise OptionError(f"seeds is {seeds}; it must be at least 1")
+    if not 0 < real_share <= 1:
+        raise OptionError(f"real share is {real_share}; it must be over 0 and at most 1")
     opened = open_store(store)
     plugin = registry().find(classifier, "classifier")
     built = plugin.build(options)
-    if split is None and folds is None and built.fast:
+    if split is None and folds is None and built.fast and not paper:
         folds = 5
-    plan = protocol(split, folds, repeats)
-    n_seeds = 1 if built.deterministic else seeds or N_SEEDS
     snapshot = opened.snapshot()
+    plan = protocol(split, folds, repeats)
     _check_parts(snapshot, plan)
-    work = _Evaluation(opened, snapshot, plugin, built, plan, n_seeds, progress)
-    return work.run(_choose_arms(snapshot, arms))
-
-
-def _choose_arms(snapshot: Snapshot, wanted: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
-    """Return arm -> runs. Raises OptionError for an arm that does not exist."""
-    known = _known_arms(snapshot)
-    if wanted is None:
-        families = [name for name in known if name not in snapshot.runs or name in _own(snapshot)]
-        return {name: known[name] for name in families}
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        raise OptionError(f"there is no arm {unknown[0]!r}; there are: {', '.join(known)}")
-    return {name: known[name] for name in wanted}
-
-
-def _own(snapshot: Snapshot) -> set[str]:
-    """Return the generative plugins, each of which is an arm of its own."""
-    return {r.plugin for r in snapshot.runs.values() if r.family == "generative"}
-
-
-def _known_arms(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
-    left_out = superseded(snapshot)
-    runs = [run for run in snapshot.runs.values() if run.name not in left_out]
-    arms: dict[str, tuple[str, ...]] = {"real": ()}
-    traditional = tuple(r.name for r in runs if r.family == "traditional")
-    if traditional:
-        arms["traditional"] = traditional
-    for plugin in sorted(_own(snapshot)):
-        arms[plugin] = tuple(r.name for r in runs if r.plugin == plugin)
-    if runs:
-        arms["all"] = tuple(r.name for r in runs)
-    for name in snapshot.runs:
-        arms.setdefault(name, (name,))
-    return arms
-
-
-def superseded(snapshot: Snapshot) -> dict[str, str]:
-    """Return the runs that a newer run of the same recipe replaces, each with the newer one.
-
-    The same line after a later ingest makes such a run; an arm of several runs takes the newest,
-    since both would give the same images.
-    """
-    newest: dict[str, str] = {}
-    for run in snapshot.runs.values():
-        newest[_same_images(run)] = run.name
-    return {
-        run.name: newest[_same_images(run)]
-        for run in snapshot.runs.values()
-        if newest[_same_images(run)] != run.name
-    }
-
-
-def _same_images(run: Run) -> str:
-    members = [[p["name"], p["options"]] for p in run.recipe["plugins"]]
-    return digest_of([members, run.recipe["seed"], run.recipe["amount"], run.fitted_on])
+    chosen = choose_arms(snapshot, arms)
+    how = _How(
+        protocol=plan,
+        seeds=1 if built.deterministic else seeds or N_SEEDS,
+        real_share=None if paper else real_share,
+        paper=paper,
+        full=full,
+        device=choose_device(device) if built.uses_device or device else "cpu",
+    )
+    settled = _asked(plugin.name, "settle", lambda: built.settle(snapshot.shape, how.device))
+    if settled.caveat():
+        log.warning("NOTE: %s", settled.caveat())
+    return _Evaluation(opened, snapshot, plugin, settled, how, progress).run(chosen)
 
 
 def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
@@ -265,6 +269,32 @@ def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
 
 
 @dataclass(frozen=True)
+class _How:
+    """How an evaluation is done."""
+
+    protocol: Protocol
+    seeds: int
+    real_share: float | None
+    paper: bool
+    full: bool
+    device: str
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One fit: an arm under a partition, with a seed."""
+
+    number: int
+    """Of the partition."""
+    partition: Partition
+    arm: str
+    seed: int
+    train: Samples
+    n_real: int
+    schedule: Schedule | None
+
+
+@dataclass(frozen=True)
 class _Fit:
     """The outcome of one fit."""
 
@@ -281,37 +311,248 @@ class _Evaluation:
     snapshot: Snapshot
     plugin: Plugin
     classifier: Classifier
-    plan: Protocol
-    n_seeds: int
+    """With its options settled."""
+    how: _How
     progress: Progress
 
     def __post_init__(self) -> None:
         self.results = Results(self.store.side_folder("results"))
-        self.cache = FeatureCache()
+        self.cache = FeatureCache(self.store.side_folder("cache"))
+        self.provenance = self.classifier.provenance()
+        self.slow = False
         self.computed = 0
-        self.done = 0
-        self.total = 0
 
     def run(self, arms: Mapping[str, tuple[str, ...]]) -> Evaluation:
-        missing = {name: self._obstacle(runs) for name, runs in arms.items()}
-        fits: dict[str, list[_Fit]] = {n: [] for n, why in missing.items() if why is None}
-        rows: dict[str, int] = {}
-        self.total = len(fits) * len(self.plan.partitions) * self.n_seeds
-        for number, partition in enumerate(self.plan.partitions):
-            for name in fits:
-                train = self._training(partition, arms[name])
-                rows.setdefault(name, len(train))
-                fits[name] += self._fits(number, partition, name, train)
-            self.cache.forget_unstored()
+        missing = {name: obstacle(self.snapshot, runs, self.plan) for name, runs in arms.items()}
+        there = {name: runs for name, runs in arms.items() if missing[name] is None}
+        trains = {
+            (number, name): training_samples(self.snapshot, partition, runs)
+            for number, partition in enumerate(self.plan.partitions)
+            for name, runs in there.items()
+        }
+        self.budget = self._budget(trains)
+        fits: dict[str, list[_Fit]] = {name: [] for name in there}
+        tasks = self._tasks(trains, self.budget)
+        for done, task in enumerate(tasks, 1):
+            if done > 1 and task.number != tasks[done - 2].number:
+                self.cache.forget_unstored()
+            fits[task.arm].append(self._fit(task))
+            self.progress("fit", done, len(tasks))
         found = tuple(
             Arm(name, arms[name], 0, {}, unavailable=missing[name])
             if name not in fits
-            else Arm(name, arms[name], rows[name], self._metrics(fits[name]), _twin(name, arms))
+            else Arm(
+                name, arms[name], len(trains[0, name]), self._metrics(fits[name]), twin(name, arms)
+            )
             for name in arms
         )
-        return self._evaluation(found, sum(map(len, fits.values())))
+        return self._evaluation(found, len(tasks))
+
+    @property
+    def plan(self) -> Protocol:
+        return self.how.protocol
+
+    # -- budget --------------------------------------------------------------------------------
+
+    def _budget(self, trains: Mapping[tuple[int, str], Samples]) -> Budget:
+        """Return what every arm gets: all that was asked for, or what fits into the time."""
+        whole = Budget(self.how.seeds, self._schedules(trains))
+        tasks = self._tasks(trains, whole)
+        left = [task for task in tasks if self.results.read(self._identity(task)) is None]
+        if not left or whole.schedules[0] is None:
+            return whole
+        line = self._line(tasks)
+        known = None if self.how.full else self.results.recall(line)
+        if known is not None:
+            return Budget.from_json(known)
+        cost = self._cost(left[0])
+        if cost is None:
+            return whole
+        works = self._works(tasks, left)
+        features = self._seconds_of_features(cost, left)
+        total = seconds(works, cost) + features
+        self.slow = total / len(left) > _SLOW
+        log.info("%s for %d fits, by two measured steps", in_words(total), len(left))
+        if total <= LIMIT or self.how.full or self.how.device != "cpu":
+            return whole
+        budget = cut_to_fit(works, cost, features=features)
+        if budget.reduced:
+            log.warning(
+                "REDUCED to fit into %s: %s, for all arms alike; --full does all",
+                in_words(LIMIT),
+                budget.reduced,
+            )
+            self.results.remember(line, budget.as_json())
+        return budget
+
+    def _schedules(self, trains: Mapping[tuple[int, str], Samples]) -> tuple[Schedule | None, ...]:
+        """Return for each partition how long a fit trains, whatever the arm."""
+        found = []
+        for number, partition in enumerate(self.plan.partitions):
+            sizes = [len(train) for (k, _), train in trains.items() if k == number]
+            n_real = len(self.snapshot.training(partition))
+            found.append(self.classifier.schedule(n_real, max([n_real, *sizes])))
+        return tuple(found)
+
+    def _tasks(self, trains: Mapping[tuple[int, str], Samples], budget: Budget) -> list[_Task]:
+        """Return the fits in the order in which they are done."""
+        return [
+            _Task(
+                number,
+                partition,
+                arm,
+                seed,
+                train,
+                len(self.snapshot.training(partition)),
+                self._schedule(train, budget.schedules[number]),
+            )
+            for number, partition in enumerate(self.plan.partitions)
+            for (k, arm), train in trains.items()
+            if k == number
+            for seed in range(budget.seeds)
+        ]
+
+    def _schedule(self, train: Samples, shared: Schedule | None) -> Schedule | None:
+        """Return what all arms share; the paper lets each arm pass equally often over its own."""
+        if shared is None or not self.how.paper:
+            return shared
+        return self.classifier.schedule(len(train), len(train), equal_epochs=True)
+
+    def _works(self, tasks: Sequence[_Task], left: Sequence[_Task]) -> list[Work]:
+        works = []
+        for number, partition in enumerate(self.plan.partitions):
+            here = [task for task in tasks if task.number == number]
+            open_ = [task.seed for task in left if task.number == number]
+            longest = max((t.schedule for t in here if t.schedule), key=lambda s: s.steps)
+            works.append(
+                Work(
+                    n_arms=len({task.arm for task in here}),
+                    fits_left=tuple(open_.count(seed) for seed in range(self.how.seeds)),
+                    n_validation=len(self.snapshot.validation(partition)),
+                    n_test=len(self.snapshot.test(partition)),
+                    schedule=longest,
+                )
+            )
+        return works
+
+    def _cost(self, task: _Task) -> Cost | None:
+        context = self._context(task)
+        return _asked(self.plugin.name, "cost", lambda: self.classifier.cost(task.train, context))
+
+    def _seconds_of_features(self, cost: Cost, left: Sequence[_Task]) -> float:
+        """Return how long the features take that are not known yet."""
+        total = 0.0
+        for key, each in cost.features.items():
+            seen: set[str] = set()
+            for task in left:
+                parts = (task.train, *self._others(task.partition))
+                for samples in parts:
+                    for piece in getattr(samples, "pieces", (samples,)):
+                        if piece.digest not in seen:
+                            seen.add(piece.digest)
+                            total += each * self.cache.missing(self._named(key), piece)
+        return total
+
+    def _line(self, tasks: Sequence[_Task]) -> dict[str, Any]:
+        """Return what names this evaluation, for its reduced budget to be found again."""
+        return {"reduced": digest_of([self._identity(task) for task in tasks])}
+
+    # -- fits ----------------------------------------------------------------------------------
+
+    def _fit(self, task: _Task) -> _Fit:
+        identity = self._identity(task)
+        found = self.results.read(identity)
+        if found is None:
+            found = self._compute(task)
+            self.results.write(identity, found)
+            self.computed += 1
+        return _Fit(task.number, task.seed, found)
+
+    def _others(self, partition: Partition) -> tuple[StoredSamples, StoredSamples]:
+        return self.snapshot.validation(partition), self.snapshot.test(partition)
+
+    def _identity(self, task: _Task) -> dict[str, Any]:
+        """Return everything that decides the outcome of a fit."""
+        validation, test = self._others(task.partition)
+        identity = {
+            "classifier": self.plugin.name,
+            "distribution": self.plugin.distribution,
+            "version": self.plugin.version,
+            "options": option_tools.values(self.classifier) | self.provenance,
+            "classes": list(self.snapshot.classes),
+            "train": task.train.digest,
+            "labels": hashlib.sha256(task.train.labels.tobytes()).hexdigest(),
+            "validation": validation.digest,
+            "test": test.digest,
+            "seed": task.seed,
+            "balance": not self.how.paper,
+        }
+        if self.classifier.uses_device:
+            identity["device"] = self.how.device.partition(":")[0]
+        if task.schedule is not None:
+            identity |= {
+                "steps": task.schedule.steps,
+                "looks": task.schedule.looks,
+                "n_real": task.n_real,
+                "real_share": self.how.real_share,
+            }
+        return identity
+
+    def _context(self, task: _Task) -> Context:
+        schedule = task.schedule
+        return Context(
+            seed=task.seed,
+            classes=self.snapshot.classes,
+            device=self.how.device,
+            max_steps=schedule.steps if schedule else None,
+            looks=schedule.looks if schedule else None,
+            n_real=task.n_real,
+            real_share=self.how.real_share,
+            balance=not self.how.paper,
+            progress=self.progress if self.slow else silent,
+            cached=self._cached,
+        )
+
+    def _named(self, key: str) -> str:
+        """Return the key of features with the package, and its version, that computes them."""
+        return f"{self.plugin.distribution} {self.plugin.version} {key}"
+
+    def _cached(self, key: str, function: Extractor, samples: Samples) -> np.ndarray:
+        """Return features from the cache; says how far it has come where there are many to do."""
+        key = self._named(key)
+        total = self.cache.missing(key, samples)
+        if total < _MANY_FEATURES:
+            return self.cache(key, function, samples)
+        done = 0
+
+        def watched(images: np.ndarray) -> np.ndarray:
+            nonlocal done
+            found = function(images)
+            done += len(images)
+            self.progress("features", min(done, total), total)
+            return found
+
+        return self.cache(key, watched, samples)
+
+    def _compute(self, task: _Task) -> np.ndarray:
+        """Fit a fresh classifier and return float32 (N, classes) for the test images."""
+        require_training(task.train)
+        validation, test = self._others(task.partition)
+        classifier = self.plugin.build(option_tools.values(self.classifier))
+        where = f"arm {task.arm!r}, {task.partition.name}, seed {task.seed}"
+        context = self._context(task)
+
+        def work() -> Any:
+            classifier.fit(task.train, validation, context)
+            return classifier.predict_proba(test)
+
+        found = _asked(self.plugin.name, where, work)
+        return _checked(found, (len(test), len(self.snapshot.classes)), self.plugin.name)
+
+    # -- what was found ------------------------------------------------------------------------
 
     def _evaluation(self, arms: tuple[Arm, ...], fits: int) -> Evaluation:
+        first = self.budget.schedules[0]
         tested = np.zeros(len(self.snapshot.real.keys), bool)
         for partition in self.plan.partitions:
             tested |= self.snapshot.parts(partition) == 2
@@ -319,8 +560,8 @@ class _Evaluation:
             store=str(self.store.path),
             classifier=self.plugin.name,
             options=option_tools.values(self.classifier),
-            protocol=self.plan.name,
-            seeds=self.n_seeds,
+            protocol=self.plan.name + (", equal epochs as in the paper" if self.how.paper else ""),
+            seeds=self.budget.seeds,
             classes=self.snapshot.classes,
             test_images=int(tested.sum()),
             test_groups=len(np.unique(self.snapshot.real.groups[tested])),
@@ -329,6 +570,12 @@ class _Evaluation:
             computed=self.computed,
             superseded=superseded(self.snapshot),
             notes=self._notes(arms),
+            device=self.how.device,
+            steps=first.steps if first else None,
+            looks=first.looks if first else None,
+            weights=self.provenance.get("weights"),
+            reduced=self.budget.reduced,
+            caveat=self.classifier.caveat(),
         )
 
     def _notes(self, arms: tuple[Arm, ...]) -> dict[str, str]:
@@ -340,88 +587,6 @@ class _Evaluation:
             if note:
                 notes[run.name] = note
         return notes
-
-    def _obstacle(self, runs: Sequence[str]) -> str | None:
-        """Return why the rows of these runs cannot be had under this protocol, or None."""
-        for name in runs:
-            run = self.snapshot.run(name)
-            for partition in self.plan.partitions:
-                if run.family == "generative":
-                    if not self.snapshot.trainable(name, partition).all():
-                        return (
-                            f"not available under {self.plan.name}: run {name!r} was fitted on "
-                            f"images that {partition.name} tests; use --split 70/15/15"
-                        )
-                elif not self._fits_as_stored(run, partition):
-                    try:
-                        make(self.snapshot, run, partition)
-                    except AugkitError as error:
-                        return f"not available under {partition.name}: run {name!r}: {error}"
-        return None
-
-    def _training(self, partition: Partition, runs: Sequence[str]) -> Samples:
-        """Return real training rows and those of the runs, made again where need be."""
-        stored = [n for n in runs if self._fits_as_stored(self.snapshot.run(n), partition)]
-        again = [self.snapshot.run(n) for n in runs if n not in stored]
-        samples = self.snapshot.training(partition, stored)
-        if not again:
-            return samples
-        return JoinedSamples([samples, *(make(self.snapshot, run, partition) for run in again)])
-
-    def _fits_as_stored(self, run: Run, partition: Partition) -> bool:
-        if run.family == "generative":
-            return True
-        fresh = run.trained_from == self.snapshot.training_digest(partition)
-        return fresh and run.partition == partition.name
-
-    def _fits(self, number: int, partition: Partition, arm: str, train: Samples) -> Iterator[_Fit]:
-        validation = self.snapshot.validation(partition)
-        test = self.snapshot.test(partition)
-        for seed in range(self.n_seeds):
-            task = self._task(train, validation, test, seed)
-            found = self.results.read(task)
-            if found is None:
-                where = f"arm {arm!r}, {partition.name}, seed {seed}"
-                found = self._compute(train, validation, test, seed, where)
-                self.results.write(task, found)
-                self.computed += 1
-            self.done += 1
-            self.progress("fit", self.done, self.total)
-            yield _Fit(number, seed, found)
-
-    def _task(self, train: Samples, val: Samples, test: Samples, seed: int) -> dict[str, Any]:
-        """Return everything that decides the outcome of a fit."""
-        return {
-            "classifier": self.plugin.name,
-            "distribution": self.plugin.distribution,
-            "version": self.plugin.version,
-            "options": option_tools.values(self.classifier),
-            "classes": list(self.snapshot.classes),
-            "train": train.digest,
-            "labels": hashlib.sha256(train.labels.tobytes()).hexdigest(),
-            "validation": val.digest,
-            "test": test.digest,
-            "seed": seed,
-        }
-
-    def _compute(
-        self, train: Samples, val: Samples, test: StoredSamples, seed: int, where: str
-    ) -> np.ndarray:
-        """Fit a fresh classifier and return float32 (N, classes) for the test images."""
-        require_training(train)
-        context = Context(seed=seed, classes=self.snapshot.classes, cached=self.cache)
-        classifier = self.plugin.build(option_tools.values(self.classifier))
-        try:
-            classifier.fit(train, val, context)
-            found = classifier.predict_proba(test)
-        except AugkitError:
-            raise
-        except Exception as error:
-            raise PluginFailed(
-                f"classifier {self.plugin.name!r} failed on {where}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        return _checked(found, (len(test), len(self.snapshot.classes)), self.plugin.name)
 
     def _metrics(self, fits: list[_Fit]) -> dict[str, Estimate]:
         """Return each metric: per seed and repeat over its folds, then averaged."""
@@ -480,14 +645,16 @@ def _estimate(scores: Sequence[Score], groups: np.ndarray, bounds: tuple[float, 
     return Estimate(mean.value, low, high)
 
 
-def _twin(name: str, arms: Mapping[str, tuple[str, ...]]) -> str | None:
-    """Return an earlier arm of the same runs."""
-    for other in arms:
-        if other == name:
-            return None
-        if set(arms[other]) == set(arms[name]):
-            return other
-    return None
+def _asked(name: str, what: str, work: Callable[[], _T]) -> _T:
+    """Return what a classifier answers. Raises PluginFailed where it fails by its own fault."""
+    try:
+        return work()
+    except AugkitError:
+        raise
+    except Exception as error:
+        raise PluginFailed(
+            f"classifier {name!r} failed on {what}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _checked(found: Any, shape: tuple[int, int], name: str) -> np.ndarray:

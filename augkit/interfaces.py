@@ -347,6 +347,9 @@ class Classifier(ABC):
     fast: ClassVar[bool] = False
     """True if a fit takes seconds; it is then evaluated with five folds by default."""
 
+    uses_device: ClassVar[bool] = False
+    """True if it computes on `Context.device`; the others are always given the CPU."""
+
     @classmethod
     def about(cls) -> About | None:
         """Return what a listing says; None: nothing to say. Must not import torch."""
@@ -374,10 +377,13 @@ class Classifier(ABC):
         """
         return ""
 
-    def schedule(self, n_real: int, n_largest: int) -> Schedule | None:
+    def schedule(
+        self, n_real: int, n_largest: int, *, equal_epochs: bool = False
+    ) -> Schedule | None:
         """Return how long a fit trains, for all arms alike; None: until convergence.
 
-        n_real: training images of the arm `real`; n_largest: of the largest arm.
+        n_real: training images of the arm `real`; n_largest: of the largest arm. equal_epochs: as
+        in the paper, every arm passes equally often over its own images; both are their number.
         """
         return None
 

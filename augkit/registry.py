@@ -32,7 +32,7 @@ _HOOKS: dict[Kind, str] = {
     "augmenter": "register_augmenters",
     "classifier": "register_classifiers",
 }
-_ATTRIBUTES = {"name", "family", "deterministic", "fast"}
+_ATTRIBUTES = {"name", "family", "deterministic", "fast", "uses_device"}
 """What a plugin says about itself; with a type it would be an option by mistake."""
 
 

@@ -26,17 +26,34 @@ class Results:
 
     def read(self, task: dict[str, Any]) -> np.ndarray | None:
         """Return the probabilities float32 (N, classes) of a task; None if not computed yet."""
+        found = self._read(task, "probabilities")
         try:
-            found = json.loads(self._path(task).read_bytes())
-            if found["task"] != task:
-                return None
-            return np.array(found["probabilities"], np.float32)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # absent or damaged: computed again
+            return None if found is None else np.array(found, np.float32)
+        except (ValueError, TypeError):
+            return None
 
     def write(self, task: dict[str, Any], probabilities: np.ndarray) -> None:
         """Keep the outcome of a task. Raises StoreError if the disk refuses."""
-        content = canonical({"task": task, "probabilities": probabilities.tolist()})
+        self._write(task, "probabilities", probabilities.tolist())
+
+    def recall(self, task: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what `remember` kept under this name, or None."""
+        found = self._read(task, "value")
+        return found if isinstance(found, dict) else None
+
+    def remember(self, task: dict[str, Any], value: dict[str, Any]) -> None:
+        """Keep JSON values under a name. Raises StoreError if the disk refuses."""
+        self._write(task, "value", value)
+
+    def _read(self, task: dict[str, Any], field: str) -> Any:
+        try:
+            found = json.loads(self._path(task).read_bytes())
+            return found[field] if found["task"] == task else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # absent or damaged: computed again
+
+    def _write(self, task: dict[str, Any], field: str, value: Any) -> None:
+        content = canonical({"task": task, field: value})
         try:
             durable.rewrite(self._path(task), content)
         except PermissionError:

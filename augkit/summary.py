@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from augkit.errors import InputError
+from augkit.features import cache_size
 from augkit.partitions import HOLDOUT, PARTS, k_fold
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.locate import open_store
@@ -30,7 +31,7 @@ class StoreInfo:
         return json.dumps(self.values)
 
     def __str__(self) -> str:
-        parts = (self._head(), self._real(), self._runs(), self._models())
+        parts = (self._head(), self._real(), self._runs(), self._models(), self._cache())
         return "\n\n".join(text for text in parts if text)
 
     def _head(self) -> str:
@@ -104,6 +105,13 @@ class StoreInfo:
         ]
         return table(["model", "plugin", "fitted on", "state", "note"], rows)
 
+    def _cache(self) -> str:
+        held = self.values["cache"]
+        if not held["files"]:
+            return ""
+        size, files = _size(held["bytes"]), counted(held["files"], "file")
+        return f"feature cache: {size} in {files}, safe to delete: {one_line(held['path'])}"
+
 
 def info(
     store: DatasetStore | str | Path | None = None, *, rows: str | Path | None = None
@@ -116,7 +124,7 @@ def info(
 
 
 def summarise(snapshot: Snapshot) -> StoreInfo:
-    """Return what a snapshot holds."""
+    """Return what a snapshot holds, and how large the feature cache of its store is now."""
     height, width, channels = snapshot.shape
     return StoreInfo(
         {
@@ -127,6 +135,7 @@ def summarise(snapshot: Snapshot) -> StoreInfo:
             "real": _real(snapshot),
             "runs": _runs(snapshot),
             "models": _models(snapshot),
+            "cache": _cache(DatasetStore.open(snapshot.path)),
         }
     )
 
@@ -146,6 +155,19 @@ def _real(snapshot: Snapshot) -> dict[str, Any]:
         "conflicts": real.keys[real.conflict].tolist(),
         "smallest_detectable": smallest_detectable(snapshot),
     }
+
+
+def _cache(store: DatasetStore) -> dict[str, Any]:
+    folder = store.side_folder("cache")
+    size, files = cache_size(folder)
+    return {"path": str(folder), "bytes": size, "files": files}
+
+
+def _size(n_bytes: int) -> str:
+    """Return bytes as people say them: 3 kB, 77 MB, 1.2 GB."""
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e6 else f"{max(1, n_bytes // 1000)} kB"
 
 
 def _models(snapshot: Snapshot) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from augkit import options as plugin_options
-from augkit.errors import LineageError, OptionError
+from augkit.errors import AugkitError, LineageError, OptionError
 from augkit.interfaces import ArraySamples, Augmenter, Classifier, Context, Samples, Shape
 from augkit.options import option
 
@@ -455,11 +455,11 @@ def check_classifier(cls: type[Classifier], **options: Any) -> None:
     """Hold a classifier against the contract, with the given options, on small phantoms.
 
     Covers name and options, 2 and 3 classes, 1 and 3 channels, probabilities, one row at a time,
-    fitting twice, the seed, and that predicting needs no labels. Fits have a budget of 2 steps.
-    Raises AssertionError with one plain sentence.
+    fitting twice, the seed, a training part of one image, and that predicting needs no labels.
+    Fits have a budget of 2 steps. Raises AssertionError with one plain sentence.
     """
     _check_plugin(cls, Classifier, options)
-    for n_classes, channels in ((2, 1), (3, 3)):
+    for n_classes, channels, closely in ((2, 1, True), (3, 3, True), (2, 3, False), (3, 1, False)):
         context = Context(seed=1, classes=CLASSES[:n_classes], max_steps=2)
         train = toy_samples(6, classes=context.classes, channels=channels, seed=1)
         val = toy_samples(3, classes=context.classes, channels=channels, seed=2)
@@ -467,6 +467,8 @@ def check_classifier(cls: type[Classifier], **options: Any) -> None:
         classifier.fit(train, val, context)
         first = classifier.predict_proba(_Unlabelled(val.images, val.targets))
         _check_probabilities(cls.name, first, len(val), n_classes)
+        if not closely:
+            continue
         alone = classifier.predict_proba(ArraySamples(val.images[:1], val.targets[:1]))
         _check_probabilities(cls.name, alone, 1, n_classes)
         _same(first[:1], alone, f"{cls.name} predicts a row differently when it is alone")
@@ -474,6 +476,42 @@ def check_classifier(cls: type[Classifier], **options: Any) -> None:
         again = classifier.predict_proba(val)
         _same(first, again, f"{cls.name} gives other probabilities when it is fitted twice")
         _check_seed(cls, options, (train, val, context), first)
+        _check_one_image(cls, options, train, context)
+
+
+def check_learning(cls: type[Classifier], max_steps: int | None = None, **options: Any) -> None:
+    """Hold a classifier against the claim that it learns, with the given options.
+
+    It must know 8 phantoms by heart after it was fitted on them, as training and validation part,
+    and must do no better than chance on new ones after it was fitted on shuffled labels. max_steps:
+    of each fit. Raises AssertionError with one plain sentence.
+    """
+    classes = CLASSES[:2]
+    context = Context(seed=1, classes=classes, max_steps=max_steps, looks=max_steps and 10)
+    eight = toy_samples(4, classes=classes, seed=3)
+    classifier = plugin_options.build(cls, options)
+    classifier.fit(eight, eight, context)
+    right = (classifier.predict_proba(eight).argmax(1) == eight.targets).sum()
+    assert right == 8, f"{cls.name} knows only {right} of 8 images by heart"
+    train, test = (toy_samples(20, classes=classes, seed=seed) for seed in (4, 5))
+    mixed = ArraySamples(train.images, np.random.default_rng(0).permutation(train.targets))
+    classifier = plugin_options.build(cls, options)
+    classifier.fit(mixed, mixed, context)
+    share = (classifier.predict_proba(test).argmax(1) == test.targets).mean()
+    assert share < 0.75, f"{cls.name} is right {share:.0%} of the time after shuffled labels"
+
+
+def _check_one_image(
+    cls: type[Classifier], options: dict[str, Any], train: ArraySamples, context: Context
+) -> None:
+    """A training part of one image is refused in plain words, or gives probabilities."""
+    one = ArraySamples(train.images[:1], train.targets[:1])
+    classifier = plugin_options.build(cls, options)
+    try:
+        classifier.fit(one, one, context)
+    except AugkitError:
+        return
+    _check_probabilities(cls.name, classifier.predict_proba(one), 1, len(context.classes))
 
 
 class _Unlabelled(ArraySamples):

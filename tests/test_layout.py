@@ -115,7 +115,7 @@ def within_function(wanted, path):
     return False
 
 
-LATE = HEAVY | {"sklearn", "matplotlib", "pandas", "ray", "timm"}
+LATE = HEAVY | {"sklearn", "matplotlib", "pandas", "ray", "timm", "skimage", "pywt"}
 
 
 @pytest.mark.parametrize("place", [CORE, CLI], ids=lambda p: p.name)

@@ -8,8 +8,10 @@ from toys import CLASSES, toy_store
 
 import augkit as ak
 from augkit.errors import InputError
+from augkit.features import FeatureCache
+from augkit.interfaces import ArraySamples
 from augkit.store import DatasetStore
-from augkit.summary import _detectable_difference, summarise
+from augkit.summary import _detectable_difference, _size, summarise
 from augkit.tables import counted, one_line, table, typed
 
 ODD = ("$\\foo$", "two\nlines", '<b>"bold"</b>', "乳 腺", "\x1b[31mred", "a,b;c", "-", "100 %")
@@ -108,6 +110,20 @@ def test_a_retracted_run_is_not_shown(tmp_path):
     assert ak.info(store).values["runs"] == []
 
 
+@pytest.mark.parametrize(("name", "cache"), [("a.store", "a.store/cache"), ("a.h5", ".a.h5.cache")])
+def test_the_feature_cache_is_shown_with_its_place_once_there_is_one(tmp_path, name, cache):
+    store = toy_store(tmp_path / name)
+    before = ak.info(store)
+    assert before.values["cache"] == {"path": str(tmp_path / cache), "bytes": 0, "files": 0}
+    assert "feature cache" not in str(before)
+    samples = ArraySamples(np.zeros((300, 4, 4, 1), np.uint8), np.zeros(300, np.int64))
+    FeatureCache(store.side_folder("cache"))("k", lambda x: x[:, 0, :, 0], samples)
+    held = json.loads(ak.info(store).to_json())["cache"]
+    assert held["files"] == 2 and 4800 < held["bytes"] < 6000
+    last = str(ak.info(store)).split("\n")[-1]
+    assert last == f"feature cache: 5 kB in 2 files, safe to delete: {tmp_path / cache}"
+
+
 def test_odd_class_names_keep_the_table_in_shape(tmp_path):
     store = toy_store(tmp_path / "toy.store", classes=ODD)
     ak.augment(store, "flip")
@@ -166,5 +182,8 @@ def test_counts_and_values_are_worded_for_people():
     assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
     assert [typed(v) for v in ([0.8, 1.2], False, None, "Words", 3)] == [
         "0.8,1.2", "false", "none", "Words", "3",
+    ]  # fmt: skip
+    assert [_size(n) for n in (3, 77_123, 76_810_561, 1_234_567_890)] == [
+        "1 kB", "77 kB", "77 MB", "1.2 GB",
     ]  # fmt: skip
     assert one_line("a\nb\x1b") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"

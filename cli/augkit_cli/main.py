@@ -216,12 +216,30 @@ def fit(
     help="How often to do it all, with the folds dealt anew.",
 )
 @click.option("--seeds", type=int, metavar="N", help="Fits on each partition. Default: 5.")
+@click.option(
+    "--real-share",
+    type=float,
+    metavar="X",
+    default=0.5,
+    show_default=True,
+    help="Real images in each batch of an augmented arm, where a whole network is trained.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["augkit", "paper"]),
+    default="augkit",
+    show_default=True,
+    help="paper: one split, equal epochs for all arms, no class weights.",
+)
+@click.option("--full", is_flag=True, help="Do all of it, also if a CPU needs over half an hour.")
+@_DEVICE
 @_JSON
 def evaluate(
     classifier: str,
     store: str | None,
     options: tuple[str, ...],
     arms: str | None,
+    protocol: str,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -235,7 +253,15 @@ def evaluate(
     chosen = [a.strip() for a in arms.split(",")] if arms else None
     given = _options(options)
     with progress() as bar:
-        result = ak.evaluate(store, classifier, given, arms=chosen, progress=bar, **flags)
+        result = ak.evaluate(
+            store,
+            classifier,
+            given,
+            arms=chosen,
+            paper=protocol == "paper",
+            progress=bar,
+            **flags,
+        )
     _print(result, as_json)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from augkit.descriptors import LEAST_SPREAD, describe
-from augkit.errors import InputError, PluginFailed
+from augkit.descriptors import describe
+from augkit.errors import PluginFailed
 from augkit.interfaces import Classifier, Context, Samples
 from augkit.options import option
+from augkit_classifiers.machines import Standard, classes_present, one_thread, row_weights
 
 _KEY = "linear-features-1"
 _GRID = (0.1, 1.0, 10.0)
@@ -54,14 +54,12 @@ class Linear(Classifier):
         """
         labels = train.labels
         self.context_ = context
-        self.present_ = np.unique(labels)
-        if len(self.present_) < 2:
-            raise InputError(_too_few(self.present_, context.classes))
+        self.present_ = classes_present(labels, self.name, context)
         features = context.cached(_KEY, describe, train)
         weights = self._weights(labels)
-        with _one_thread():
-            self._standardise(features, weights)
-            standard = (features - self.mean_) / self.spread_
+        with one_thread():
+            self.standard_ = Standard.of(features, weights)
+            standard = self.standard_(features)
             fitted = [self._regression(standard, labels, weights, c) for c in self._candidates(val)]
         losses = [self._loss(model, val) for model in fitted] if len(fitted) > 1 else [0.0]
         self.model_ = fitted[int(np.argmin(losses))]
@@ -75,16 +73,8 @@ class Linear(Classifier):
 
     def _weights(self, labels: np.ndarray) -> np.ndarray:
         """Return float64 (N,), the weight of each row, 1 on average."""
-        if self.class_weight == "none":
-            return np.ones(len(labels))
-        _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        return len(labels) / (len(counts) * counts[inverse])
-
-    def _standardise(self, features: np.ndarray, weights: np.ndarray) -> None:
-        wide = features.astype(np.float64)  # (N, d)
-        self.mean_ = weights @ wide / weights.sum()
-        variance = weights @ np.square(wide - self.mean_) / weights.sum()
-        self.spread_ = np.maximum(np.sqrt(variance), LEAST_SPREAD)
+        balanced = self.class_weight == "balanced" and self.context_.balance
+        return row_weights(labels, balanced)
 
     def _candidates(self, val: Samples) -> tuple[float, ...]:
         if self.C is not None:
@@ -114,8 +104,8 @@ class Linear(Classifier):
     def _predict(self, model: Any, samples: Samples) -> np.ndarray:
         """Return float64 (N, classes present in training)."""
         features = self.context_.cached(_KEY, describe, samples)
-        with _one_thread():
-            return model.predict_proba((features - self.mean_) / self.spread_)
+        with one_thread():
+            return model.predict_proba(self.standard_(features))
 
     def _loss(self, model: Any, val: Samples) -> float:
         """Return the mean log loss on the validation rows whose class was in training."""
@@ -124,19 +114,3 @@ class Linear(Classifier):
         chances = self._predict(model, val)[known, column]
         weights = self._weights(val.labels[known])
         return float(np.average(-np.log(np.maximum(chances, 1e-12)), weights=weights))
-
-
-def _one_thread() -> AbstractContextManager[Any]:
-    """Hold the linear algebra to one thread.
-
-    The matrices are small: more threads wait for each other, ten times slower on a busy machine,
-    and their number would change the last digits.
-    """
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)
-
-
-def _too_few(present: np.ndarray, classes: tuple[str, ...]) -> str:
-    held = f"only images of class {classes[present[0]]!r}" if len(present) else "no images"
-    return f"the training part holds {held}; linear needs at least two classes. Ingest more images"

@@ -1,0 +1,488 @@
+"""What all networks share: options, weights, the frozen body with its cached features, fitting.
+
+An architecture adds its name, where its ImageNet weights are published, and how it is built.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from augkit.errors import InputError, OptionError
+from augkit.interfaces import About, Classifier, Context, Cost, Samples, Schedule, Shape
+from augkit.options import option
+from augkit_classifiers.preprocessing import HALF, Preprocessing
+from augkit_classifiers.weights import Published, load_into, missing, read_state, sha256_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+log = logging.getLogger("augkit")
+
+_PREDICTED_AT_ONCE = 32
+
+
+@dataclass
+class Network(Classifier):
+    """A network with a new output layer."""
+
+    family = "network"
+    uses_device = True
+
+    published: ClassVar[Published | None] = None
+    """Its ImageNet weights; None: nobody publishes any."""
+    parameters: ClassVar[int] = 0
+    made_for: ClassVar[tuple[int, int]] = (224, 224)
+    """Height and width of the images that its weights were made for."""
+    mean: ClassVar[tuple[float, ...]] = HALF
+    std: ClassVar[tuple[float, ...]] = HALF
+    """Of the images that its weights were made for, in 0..1."""
+    head: ClassVar[str] = ""
+    """Its output layer, by its name in the network."""
+    smallest: ClassVar[int] = 32
+    """Pixels that each side must have at least."""
+    patience: ClassVar[int | None] = None
+    """Looks without improvement after which training stops."""
+
+    weights: str = option(
+        "auto", "imagenet; none; the path of a file; auto: imagenet where they can be had"
+    )
+    train: Literal["head", "all"] | None = option(
+        None, "head: the output layer alone; all: the whole network; none: head if it has weights"
+    )
+    epochs: int = option(10, "passes over the training images; see the docs on budgets", low=1)
+    batch: int = option(32, "images of a step", low=1, high=4096)
+    learning_rate: float = option(1e-3, "of Adam", low=1e-7, high=1)
+    input_size: str | None = option(
+        None, "WxH that images are resized to; none: what the weights, else the images, have"
+    )
+    class_weight: Literal["balanced", "none"] = option(
+        "balanced", "balanced: every class weighs the same; none: every image does"
+    )
+
+    @abstractmethod
+    def build(self, n_classes: int, channels: int) -> nn.Module:
+        """Return the network, freshly initialised; with 0 classes its body: (N, features)."""
+
+    # -- what is known before it starts ----------------------------------------------------------
+
+    @classmethod
+    def about(cls) -> About:
+        """Return what a listing says; nothing is imported for it."""
+        published = cls.published
+        height, width = cls.made_for
+        return About(
+            parameters=cls.parameters,
+            input_size=f"{width}x{height}",
+            weights=published.label if published else "none",
+            here=published.here() is not None if published else None,
+            source=published.label.split()[0] if published else "",
+            licence=published.licence if published else "",
+        )
+
+    def check(self) -> None:
+        """Raise OptionError for options that contradict each other."""
+        if self.input_size is not None and not re.fullmatch(
+            r"[1-9]\d{0,3}x[1-9]\d{0,3}", self.input_size
+        ):
+            raise OptionError(
+                f"option 'input_size' of {self.name} is {self.input_size!r}; it is like 224x224"
+            )
+        if self.weights == "none" and self.train == "head":
+            raise OptionError(self._frozen_noise("weights=none"))
+
+    def settle(self, shape: Shape, device: str) -> Network:
+        """Return these options with weights, what is trained, and the size of images filled in.
+
+        Raises InputError for weights that cannot be had or do not fit, OptionError for a frozen
+        body without weights.
+        """
+        weights = self._resolved()
+        train = self.train or ("all" if weights == "none" else "head")
+        if weights == "none" and train == "head":
+            raise OptionError(self._frozen_noise(f"weights={self.weights} gives none here"))
+        size = self.input_size or self._usual_size(shape, weights)
+        settled = replace(self, weights=weights, train=train, input_size=size)
+        height, width = settled._size()
+        if min(height, width) < self.smallest:
+            raise OptionError(
+                f"{self.name} needs images of at least {self.smallest} pixels a side, not "
+                f"{width}x{height}: -o input_size=WxH"
+            )
+        if weights != "none":
+            settled._loaded(2)  # weights of another network are found out before anything starts
+        return settled
+
+    def provenance(self) -> dict[str, str]:
+        """Return what the weights are, and their SHA-256."""
+        if self.weights == "none":
+            return {"weights": "none, trained from scratch"}
+        path = self._path()
+        said = path.name
+        if self.weights == "imagenet" and self.published is not None:
+            said = f"imagenet ({self.published.label})"
+        return {"weights": said, "sha256": sha256_of(path)}
+
+    def caveat(self) -> str:
+        """Return in words that there are no weights, where the network is known for its own."""
+        if self.weights != "none" or type(self).weights == "none":
+            return ""
+        return (
+            f"{self.name} starts WITHOUT ImageNet weights: the whole network is trained from "
+            "scratch on these few images, which says little about the pretrained network"
+        )
+
+    def schedule(
+        self, n_real: int, n_largest: int, *, equal_epochs: bool = False
+    ) -> Schedule | None:
+        """Return steps and looks.
+
+        An output layer on frozen features passes `epochs` times over the largest arm; a whole
+        network twice as often over the real images, so that half of each batch may be others.
+        """
+        n, times = (n_largest, 1) if self.train == "head" or equal_epochs else (n_real, 2)
+        return Schedule(times * self.epochs * math.ceil(n / self.batch), self.epochs)
+
+    def cost(self, train: Samples, context: Context) -> Cost:
+        """Measure features, or two steps of the whole network, on a few images."""
+        self._begin(context)
+        with seeded(context.seed):
+            if self.train == "head":
+                return self._cost_of_head(train)
+            return self._cost_of_all(train)
+
+    # -- fitting and predicting ------------------------------------------------------------------
+
+    def fit(self, train: Samples, val: Samples, context: Context) -> None:
+        """Train the output layer, or the whole network, and keep the best look on `val`.
+
+        Raises InputError if `train` holds fewer than two classes, TrainingFailed where the loss is
+        not finite or memory does not hold a batch of two.
+        """
+        if self.train is None or self.weights == "auto" or self.input_size is None:
+            self.settle(train.shape, context.device)._fit_into(self, train, val, context)
+        else:
+            self._fit_into(self, train, val, context)
+
+    def _fit_into(self, owner: Network, train: Samples, val: Samples, context: Context) -> None:
+        """Fit with settled options; what is learned is kept by `owner`."""
+        labels = train.labels
+        if len(np.unique(labels)) < 2:
+            raise InputError(_too_few(self.name, labels, context.classes))
+        self._begin(context)
+        with seeded(context.seed):
+            if self.train == "head":
+                self._fit_head(train, val)
+            else:
+                self._fit_all(train, val)
+        owner.__dict__.update({k: v for k, v in vars(self).items() if k.endswith("_")})
+
+    def predict_proba(self, samples: Samples) -> np.ndarray:
+        """Return float32 (N, classes), the softmax of the scores in float64."""
+        from augkit_classifiers.training import predict
+
+        n_classes = len(self.context_.classes)
+        if not len(samples):
+            return np.empty((0, n_classes), np.float32)
+        inputs, at_once = self.inputs_(samples)
+        scores = predict(self.network_, inputs, len(samples), at_once=at_once)
+        return scores.double().softmax(1).numpy().astype(np.float32)
+
+    def _begin(self, context: Context) -> None:
+        import torch
+
+        self.context_ = context
+        self.device_ = torch.device(context.device)
+
+    def _fit_head(self, train: Samples, val: Samples) -> None:
+        """Train a linear layer on the features of the frozen body."""
+        from torch import nn
+
+        self.inputs_ = self._feature_rows
+        d = self._features(train).shape[1]
+        self.network_: nn.Module = nn.Linear(d, len(self.context_.classes)).to(self.device_)
+        self._train(train, val, real_share=None)
+
+    def _fit_all(self, train: Samples, val: Samples) -> None:
+        """Train the whole network."""
+        self.inputs_ = self._image_rows
+        self.network_ = self._loaded(len(self.context_.classes), self._channels(train)).to(
+            self.device_
+        )
+        self._train(train, val, real_share=self.context_.real_share)
+
+    def _train(self, train: Samples, val: Samples, *, real_share: float | None) -> None:
+        from augkit_classifiers import training
+
+        context, labels = self.context_, train.labels
+        n_real = len(train) if context.n_real is None else context.n_real
+        mix: dict[str, Any] = {"n_real": n_real, "real_share": real_share}
+        usual = self.schedule(n_real, len(train))
+        assert usual is not None
+        plan = training.Plan(
+            steps=context.max_steps or usual.steps,
+            looks=context.looks or usual.looks,
+            batches=training.batches(
+                len(train), self.batch, np.random.default_rng(context.seed), **mix
+            ),
+            class_weights=training.class_weights(
+                labels,
+                len(context.classes),
+                balanced=context.balance and self.class_weight == "balanced",
+                **mix,
+            ),
+            learning_rate=self.learning_rate,
+            at_once=self.inputs_(val)[1] if len(val) else 1,
+            patience=self.patience,
+            progress=context.progress,
+            stage=f"{self.name} seed {context.seed}",
+        )
+        seen = training.Rows(self.inputs_(val)[0] if len(val) else _nothing, val.labels)
+        work = training.Training(self.network_, plan, self.device_)
+        work.run(training.Rows(self.inputs_(train)[0], labels), seen)
+
+    def _image_rows(self, samples: Samples) -> tuple[Callable[[np.ndarray], Tensor], int]:
+        """Return what turns positions into images for the network, and how many at once."""
+        prepare = self._preprocessing(self._channels(samples))
+        return (
+            lambda rows: prepare(samples.gather(rows)).to(self.device_, non_blocking=True),
+            _PREDICTED_AT_ONCE,
+        )
+
+    def _feature_rows(self, samples: Samples) -> tuple[Callable[[np.ndarray], Tensor], int]:
+        """Return what turns positions into features, and how many at once."""
+        import torch
+
+        held = torch.from_numpy(self._features(samples)).to(self.device_)
+        return lambda rows: held[torch.from_numpy(rows).to(self.device_)], 65536
+
+    # -- the frozen body -------------------------------------------------------------------------
+
+    def features(self, samples: Samples, context: Context) -> np.ndarray:
+        """Return float32 (N, d), the features of the frozen body. The options must be settled."""
+        self._begin(context)
+        return self._features(samples)
+
+    def _features(self, samples: Samples) -> np.ndarray:
+        """Return float32 (N, d) of the frozen body, from the cache where they are known."""
+        return self.context_.cached(self.feature_key(), self._body_features(), samples)
+
+    def feature_key(self) -> str:
+        """Return what names the features: network, weights, and preprocessing."""
+        digest = sha256_of(self._path())
+        return f"{self._architecture()} {digest} {self._preprocessing(3).key()} features-1"
+
+    def _body_features(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the function from images uint8 (n, H, W, C) to features; loads when first used."""
+        import torch
+
+        body: list[nn.Module] = []
+        prepare = self._preprocessing(3)
+
+        def features(images: np.ndarray) -> np.ndarray:
+            from augkit_classifiers.training import predict
+
+            if not body:
+                body.append(self._loaded(0).to(self.device_))
+            found = predict(
+                body[0],
+                lambda rows: prepare(images[rows]).to(self.device_),
+                len(images),
+                at_once=_PREDICTED_AT_ONCE,
+            )
+            return torch.flatten(found, 1).numpy()
+
+        return features
+
+    def _architecture(self) -> str:
+        """Return what tells this network from others of the same plugin."""
+        return self.name
+
+    def _loaded(self, n_classes: int, channels: int = 3) -> nn.Module:
+        """Return the network with its weights; the output layer, if any, is new."""
+        if self.weights == "none":
+            return self.build(n_classes, channels)
+        network = self.build(n_classes, 3)
+        load_into(network, self._state(), head=self._head(), source=str(self._path()))
+        return network
+
+    def _head(self) -> str:
+        return self.head
+
+    # -- weights and sizes -----------------------------------------------------------------------
+
+    def _published(self) -> Published | None:
+        return self.published
+
+    def _resolved(self) -> str:
+        """Return `imagenet`, `none`, or the absolute path of a weights file."""
+        published = self._published()
+        if self.weights == "none" or (self.weights == "auto" and published is None):
+            return "none"
+        if self.weights in ("auto", "imagenet"):
+            found = published.obtain() if published else None
+            if found is not None:
+                return "imagenet"
+            if self.weights == "auto":
+                return "none"
+            assert published is not None
+            raise missing(self.name, published)
+        path = Path(self.weights).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"there is no weights file {self.weights}; weights is auto, imagenet, none, or the "
+                "path of a file"
+            )
+        return str(path.resolve())
+
+    def _path(self) -> Path:
+        """Return the file of the weights."""
+        published = self._published()
+        if self.weights != "imagenet" or published is None:
+            return Path(self.weights)
+        found = published.here()
+        if found is None:
+            raise missing(self.name, published)
+        return found
+
+    def _state(self) -> Any:
+        published, path = self._published(), self._path()
+        if self.weights == "imagenet" and published is not None:
+            return published.state(path)
+        return read_state(path)
+
+    def _usual_size(self, shape: Shape, weights: str) -> str:
+        """Return the size of the weights; without any that of the images, if it is large enough."""
+        height, width = self._made_for() if weights != "none" else shape[:2]
+        larger = max(1.0, self.smallest / min(height, width))
+        return f"{math.ceil(width * larger)}x{math.ceil(height * larger)}"
+
+    def _made_for(self) -> tuple[int, int]:
+        return self.made_for
+
+    def _size(self) -> tuple[int, int]:
+        """Return height and width of what the network gets."""
+        assert self.input_size is not None
+        width, height = map(int, self.input_size.split("x"))
+        return height, width
+
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return (self.mean, self.std) if self.weights != "none" else (HALF, HALF)
+
+    def _preprocessing(self, channels: int) -> Preprocessing:
+        return Preprocessing(*self._size(), channels, *self._statistics())
+
+    def _channels(self, samples: Samples) -> int:
+        return 3 if self.weights != "none" else samples.shape[2]
+
+    def _frozen_noise(self, why: str) -> str:
+        return (
+            f"{why}, and train=head would freeze a body of random numbers. Train the whole "
+            "network, -o train=all; or take one whose weights are on board: "
+            "--classifier efficientnet-lite0"
+        )
+
+    # -- what it costs ---------------------------------------------------------------------------
+
+    def _cost_of_head(self, train: Samples) -> Cost:
+        features = self._body_features()
+        n = min(16, len(train))
+        images = train[0:n]
+        features(images)  # loads the body and chooses its kernels
+        seconds = _seconds(lambda: features(images)) / n
+        return Cost(step=2e-4, features={self.feature_key(): seconds})
+
+    def _cost_of_all(self, train: Samples) -> Cost:
+        """Time two steps and one prediction; the first step also pays for what is set up."""
+        from augkit_classifiers import training
+
+        start = time.perf_counter()
+        channels = self._channels(train)
+        network = self._loaded(len(self.context_.classes), channels).to(self.device_)
+        setup = time.perf_counter() - start
+        prepare = self._image_rows(train)[0]
+        rng = np.random.default_rng(0)
+        draws = training.batches(len(train), self.batch, rng, n_real=0, real_share=None)
+        weights = np.ones(len(self.context_.classes))
+        plan = training.Plan(2, 1, draws, weights, self.learning_rate)
+        work = training.Training(network, plan, self.device_)
+        rows, nothing = (
+            training.Rows(prepare, train.labels),
+            training.Rows(_nothing, train.labels[:0]),
+        )
+        first = _seconds(lambda: work.run(rows, nothing)) / 2
+        step = min(first, _seconds(lambda: work.run(rows, nothing)) / 2)
+        n = min(_PREDICTED_AT_ONCE, len(train))
+        look = partial(training.predict, network, prepare, n, at_once=n)
+        image = min(_seconds(look), _seconds(look)) / n
+        return Cost(setup=setup, step=step, image=image)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let the layers that torch initialises, and dropout, draw from a seed; then as before.
+
+    torch has no other way for these, so the global generator is lent and given back.
+    """
+    import torch
+
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def with_channels(network: nn.Module, channels: int) -> nn.Module:
+    """Return a network of torchvision whose first convolution takes so many channels."""
+    from torch import nn
+
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            if layer.in_channels != channels:
+                first = nn.Conv2d(
+                    channels,
+                    layer.out_channels,
+                    layer.kernel_size,  # type: ignore[arg-type]
+                    layer.stride,  # type: ignore[arg-type]
+                    layer.padding,  # type: ignore[arg-type]
+                    bias=layer.bias is not None,
+                )
+                network.set_submodule(name, first)
+            break
+    return network
+
+
+def with_head(network: nn.Module, head: str, n_classes: int) -> nn.Module:
+    """Return a network with a new output layer; with 0 classes it gives what that layer took."""
+    from torch import nn
+
+    old = network.get_submodule(head)
+    new = nn.Linear(old.in_features, n_classes) if n_classes else nn.Identity()  # type: ignore[arg-type]
+    network.set_submodule(head, new)
+    return network
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _nothing(rows: np.ndarray) -> Tensor:
+    raise AssertionError("there are no validation images to look at")
+
+
+def _too_few(name: str, labels: np.ndarray, classes: tuple[str, ...]) -> str:
+    held = f"only images of class {classes[labels[0]]!r}" if len(labels) else "no images"
+    return f"the training part holds {held}; {name} needs at least two classes. Ingest more images"

