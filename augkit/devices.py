@@ -25,6 +25,23 @@ def choose_device(name: str | None = None) -> str:
     return name
 
 
+def realised_precision(wanted: str, device: str) -> str:
+    """Return the precision that networks are trained in: bfloat16, tf32 or float32.
+
+    auto: bfloat16 where the device computes in it faster.
+    """
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "tf32"
+    if device == "cpu":
+        has = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        return "bfloat16" if has() else "float32"
+    return "float32"
+
+
 def _there() -> list[str]:
     import torch
 

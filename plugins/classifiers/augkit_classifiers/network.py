@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from augkit.devices import realised_precision
 from augkit.errors import InputError, OptionError
 from augkit.interfaces import About, Classifier, Context, Cost, Samples, Schedule, Shape
 from augkit.options import option
@@ -70,6 +71,9 @@ class Network(Classifier):
     class_weight: Literal["balanced", "none"] = option(
         "balanced", "balanced: every class weighs the same; none: every image does"
     )
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "in which a whole network is trained; auto: bfloat16 where it is fast"
+    )
 
     @abstractmethod
     def build(self, n_classes: int, channels: int) -> nn.Module:
@@ -113,7 +117,13 @@ class Network(Classifier):
         if weights == "none" and train == "head":
             raise OptionError(self._frozen_noise(f"weights={self.weights} gives none here"))
         size = self.input_size or self._usual_size(shape, weights)
-        settled = replace(self, weights=weights, train=train, input_size=size)
+        settled = replace(
+            self,
+            weights=weights,
+            train=train,
+            input_size=size,
+            precision=self._realised(device) if train == "all" else "float32",
+        )
         height, width = settled._size()
         if min(height, width) < self.smallest:
             raise OptionError(
@@ -123,6 +133,10 @@ class Network(Classifier):
         if weights != "none":
             settled._loaded(2)  # weights of another network are found out before anything starts
         return settled
+
+    def _realised(self, device: str) -> Literal["float32", "bfloat16"]:
+        found = realised_precision(self.precision, device.partition(":")[0])
+        return "bfloat16" if found == "bfloat16" else "float32"
 
     def provenance(self) -> dict[str, str]:
         """Return what the weights are, and their SHA-256."""
@@ -245,6 +259,7 @@ class Network(Classifier):
             learning_rate=self.learning_rate,
             at_once=self.inputs_(val)[1] if len(val) else 1,
             patience=self.patience,
+            bfloat16=self.precision == "bfloat16",
             progress=context.progress,
             stage=f"{self.name} seed {context.seed}",
         )
@@ -311,11 +326,12 @@ class Network(Classifier):
 
     def _loaded(self, n_classes: int, channels: int = 3) -> nn.Module:
         """Return the network with its weights; the output layer, if any, is new."""
-        if self.weights == "none":
-            return self.build(n_classes, channels)
-        network = self.build(n_classes, 3)
-        load_into(network, self._state(), head=self._head(), source=str(self._path()))
-        return network
+        import torch
+
+        network = self.build(n_classes, channels if self.weights == "none" else 3)
+        if self.weights != "none":
+            load_into(network, self._state(), head=self._head(), source=str(self._path()))
+        return network.to(memory_format=torch.channels_last)
 
     def _head(self) -> str:
         return self.head
@@ -415,7 +431,9 @@ class Network(Classifier):
         rng = np.random.default_rng(0)
         draws = training.batches(len(train), self.batch, rng, n_real=0, real_share=None)
         weights = np.ones(len(self.context_.classes))
-        plan = training.Plan(2, 1, draws, weights, self.learning_rate)
+        plan = training.Plan(
+            2, 1, draws, weights, self.learning_rate, bfloat16=self.precision == "bfloat16"
+        )
         work = training.Training(network, plan, self.device_)
         rows, nothing = (
             training.Rows(prepare, train.labels),

@@ -37,7 +37,8 @@ class Preprocessing:
         x = x.expand(-1, self.channels, -1, -1).to(torch.float32)
         mean = torch.tensor(self.mean[: self.channels]).view(-1, 1, 1)
         std = torch.tensor(self.std[: self.channels]).view(-1, 1, 1)
-        return (x / 255 - mean) / std
+        x = (x / 255 - mean) / std
+        return x.contiguous(memory_format=torch.channels_last)
 
     def key(self) -> str:
         """Return what names these settings."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,6 +49,8 @@ class Plan:
     learning_rate: float
     at_once: int = 64
     """Images that a look takes through the network at once."""
+    bfloat16: bool = False
+    """Whether forward passes of training compute in bfloat16, where autocast deems it safe."""
     patience: int | None = None
     """Looks without a better loss after which the training stops; None: never."""
     progress: Progress = silent
@@ -114,7 +115,7 @@ class Training:
                 self.piece = _smaller(size, error)
 
     def _backward(self, x: Tensor, labels: Tensor, total: float) -> float:
-        with mixed_precision(self.device):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.bfloat16):
             scores = self.network(x)  # (n, classes)
         losses = F.cross_entropy(scores.float(), labels, self.weights, reduction="sum")
         loss = losses / max(total, 1e-12)
@@ -199,13 +200,6 @@ def class_weights(
     weights = np.zeros(n_classes)
     weights[present] = 1 / (share[present] * present.sum())
     return weights
-
-
-def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Return the context of a forward pass: bfloat16 on a GPU that has it, else float32."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
 
 
 def _positions(steps: int, looks: int) -> set[int]:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from augkit.devices import realised_precision
 from augkit.errors import TrainingFailed
 from augkit.interfaces import Context, Fitted, Samples, Shape, silent
 from augkit.options import values
@@ -430,18 +431,6 @@ def tf32(allowed: bool) -> Iterator[None]:
 def to_unit(images: Tensor) -> Tensor:
     """Return uint8 images as float32 in -1..1."""
     return images.float() / 127.5 - 1
-
-
-def realised_precision(wanted: str, device: str) -> str:
-    """Return the precision that is trained in on this device."""
-    if wanted != "auto":
-        return wanted
-    if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "tf32"
-    if device == "cpu":
-        has = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        return "bfloat16" if has() else "float32"
-    return "float32"
 
 
 def must_stop(context: Context, step: int) -> bool:
