@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from augkit.interfaces import Cost, Schedule
+from augkit.tables import counted
 
 LIMIT = 30 * 60.0
 """Seconds that an evaluation on a CPU may take where the user does not ask for all of it."""
@@ -84,7 +85,7 @@ def cut_to_fit(works: Sequence[Work], cost: Cost, *, features: float) -> Budget:
 def in_words(duration: float) -> str:
     """Return a duration as people say it, such as `40 seconds`, `12 minutes` or `3.5 hours`."""
     if duration < 90:
-        return f"{max(1, round(duration))} seconds"
+        return counted(max(1, round(duration)), "second")
     if duration < 90 * 60:
         return f"{round(duration / 60)} minutes"
     return f"{duration / 3600:.1f} hours"

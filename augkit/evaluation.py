@@ -43,7 +43,7 @@ from augkit.store.format import digest_of
 from augkit.store.locate import open_store
 from augkit.store.reading import require_training
 from augkit.store.samples import StoredSamples
-from augkit.tables import table
+from augkit.tables import counted, table
 
 log = logging.getLogger("augkit")
 
@@ -157,8 +157,9 @@ class Evaluation:
         lines = [f"weights: {self.weights}"] if self.weights else []
         if self.steps is not None:
             lines.append(
-                f"each fit: at most {self.steps} optimiser steps and {self.looks} looks at the "
-                f"validation part, the best look kept; on {self.device}"
+                f"each fit: at most {counted(self.steps, 'optimiser step')} and "
+                f"{counted(self.looks or 0, 'look')} at the validation part, the best look kept; "
+                f"on {self.device}"
             )
         if self.reduced:
             lines.append(f"REDUCED to fit into {in_words(LIMIT)}: {self.reduced}; --full does all")
@@ -358,7 +359,7 @@ class _Evaluation:
         """Return what every arm gets: all that was asked for, or what fits into the time."""
         whole = Budget(self.how.seeds, self._schedules(trains))
         tasks = self._tasks(trains, whole)
-        left = [task for task in tasks if self.results.read(self._identity(task)) is None]
+        left = self._not_done(tasks)
         if not left or whole.schedules[0] is None:
             return whole
         line = self._line(tasks)
@@ -372,7 +373,8 @@ class _Evaluation:
         features = self._seconds_of_features(cost, left)
         total = seconds(works, cost) + features
         self.slow = total / len(left) > _SLOW
-        log.info("%s for %d fits, by two measured steps", in_words(total), len(left))
+        n_fits = counted(len(left), "fit")
+        log.info("about %s for %s, by two measured steps", in_words(total), n_fits)
         if total <= LIMIT or self.how.full or self.how.device != "cpu":
             return whole
         budget = cut_to_fit(works, cost, features=features)
@@ -384,6 +386,11 @@ class _Evaluation:
             )
             self.results.remember(line, budget.as_json())
         return budget
+
+    def _not_done(self, tasks: Sequence[_Task]) -> list[_Task]:
+        """Return the fits that are to be computed; one that two arms share counts once."""
+        distinct = {digest_of(self._identity(task)): task for task in tasks}
+        return [t for t in distinct.values() if self.results.read(self._identity(t)) is None]
 
     def _schedules(self, trains: Mapping[tuple[int, str], Samples]) -> tuple[Schedule | None, ...]:
         """Return for each partition how long a fit trains, whatever the arm."""
@@ -426,7 +433,7 @@ class _Evaluation:
             longest = max((t.schedule for t in here if t.schedule), key=lambda s: s.steps)
             works.append(
                 Work(
-                    n_arms=len({task.arm for task in here}),
+                    n_arms=len({task.train.digest for task in here}),
                     fits_left=tuple(open_.count(seed) for seed in range(self.how.seeds)),
                     n_validation=len(self.snapshot.validation(partition)),
                     n_test=len(self.snapshot.test(partition)),
@@ -478,7 +485,7 @@ class _Evaluation:
             "classifier": self.plugin.name,
             "distribution": self.plugin.distribution,
             "version": self.plugin.version,
-            "options": option_tools.values(self.classifier) | self.provenance,
+            "options": self._what_counts(),
             "classes": list(self.snapshot.classes),
             "train": task.train.digest,
             "labels": hashlib.sha256(task.train.labels.tobytes()).hexdigest(),
@@ -497,6 +504,13 @@ class _Evaluation:
                 "real_share": self.how.real_share,
             }
         return identity
+
+    def _what_counts(self) -> dict[str, Any]:
+        """Return the options that decide an outcome; weights by their content, not their place."""
+        counts = option_tools.values(self.classifier) | self.provenance
+        if "sha256" in counts:
+            del counts["weights"]
+        return counts
 
     def _context(self, task: _Task) -> Context:
         schedule = task.schedule

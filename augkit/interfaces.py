@@ -364,9 +364,10 @@ class Classifier(ABC):
         return self
 
     def provenance(self) -> dict[str, str]:
-        """Return what besides options and images decides the outcome, such as hashes of weights.
+        """Return what besides options and images decides the outcome.
 
-        Asked of what `settle` returned. The word under `weights` is what every table says of them.
+        Asked of what `settle` returned. `weights` is what every table says of the weights, `sha256`
+        identifies them; where it is given, neither their place nor their name counts.
         """
         return {}
 

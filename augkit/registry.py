@@ -21,7 +21,7 @@ import pluggy
 
 from augkit import hookspecs, options
 from augkit.errors import AugkitError, PluginFailed, PluginNotFound
-from augkit.interfaces import Augmenter, Classifier
+from augkit.interfaces import About, Augmenter, Classifier
 
 GROUP = "augkit"
 OWN_DISTRIBUTION = "augkit"
@@ -59,6 +59,15 @@ class Plugin:
             ) from error
 
     @property
+    def about(self) -> About | None:
+        """Return what a classifier says of itself, for a listing; None where it does not."""
+        try:
+            found = self.made_by.about() if issubclass(self.made_by, Classifier) else None
+        except Exception:  # a listing goes on whatever a plugin does
+            return None
+        return found if isinstance(found, About) else None
+
+    @property
     def options(self) -> dict[str, Any]:
         """Return name -> default of its options."""
         return options.defaults(self.made_by)
@@ -92,7 +101,15 @@ class Registry:
             return known[name]
         raise PluginNotFound(self._missing(name, kind, sorted(known)))
 
-    def _missing(self, name: str, kind: Kind, known: list[str]) -> str:
+    def named(self, name: str) -> list[Plugin]:
+        """Return the augmenter, the classifier or both of this name. Raises PluginNotFound."""
+        same = [plugin for plugin in self.plugins if plugin.name == name]
+        if not same:
+            known = sorted({plugin.name for plugin in self.plugins})
+            raise PluginNotFound(self._missing(name, "plugin", known))
+        return same
+
+    def _missing(self, name: str, kind: str, known: list[str]) -> str:
         failed = [f for f in self.failures if f.name == name]
         if failed:
             return f"plugin {name!r} of {failed[0].distribution} cannot be used: {failed[0].error}"
@@ -110,7 +127,10 @@ class Registry:
 
         def described(kind: Kind) -> list[dict[str, Any]]:
             keys = ("name", "family", "distribution", "version", "options")
-            return [{k: getattr(p, k) for k in keys} for p in self.of_kind(kind)]
+            return [
+                {k: getattr(p, k) for k in keys} | {"about": asdict(p.about) if p.about else None}
+                for p in self.of_kind(kind)
+            ]
 
         return json.dumps(
             {

@@ -258,6 +258,18 @@ BAD_EVALUATIONS = [
     ("--classifier linear --repeats 0", "repeats is 0; it must be at least 1"),
     ("--classifier linear --seeds 0", "seeds is 0; it must be at least 1"),
     ("--classifier linear --arms real,rotate", "no arm 'rotate'", "real, traditional, all, flip"),
+    ("--classifier linear --real-share 0", "real share is 0.0", "at most 1"),
+    ("--classifier linear --protocol lenient", "'lenient'", "augkit", "paper"),
+    ("--classifier resnet --device gpu", "no device 'gpu' here", "cpu"),
+    ("--classifier resnet -o depth=51", "'depth' of resnet is '51'", "18, 34, 50, 101, 152"),
+    ("--classifier resnet -o weights=gone.pth", "no weights file gone.pth", "imagenet, none"),
+    ("--classifier resnet -o input_size=big", "'input_size' of resnet is 'big'", "224x224"),
+    ("--classifier resnet -o weights=none -o input_size=20x40", "at least 32 pixels a side"),
+    ("--classifier resnet -o weights=none -o train=head", "a body of random numbers", "train=all"),
+    ("--classifier alexnet -o variant=paper -o weights=imagenet", "variant=paper of alexnet"),
+    ("--classifier timm -o model=nosuch", "timm has no network 'nosuch'"),
+    ("--classifier svm -o weights=auto", "'weights' of svm is 'auto'", "imagenet"),
+    ("--classifier texture -o machine=adaboost -o C=1", "takes neither C nor kernel"),
     ("", "missing option '--classifier'", "augkit evaluate --help"),
 ]
 

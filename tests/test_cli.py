@@ -288,13 +288,23 @@ def test_commands_find_the_store_of_their_folder(copy):
     works("info", cwd=copy)
 
 
-def test_plugins_lists_options_as_they_are_typed(tmp_path):
+def test_plugins_lists_what_there_is_and_which_weights_are_here(tmp_path):
     said = works("plugins", cwd=tmp_path).out
-    about, sides, exact = [line.split() for line in said.split("\n") if line.startswith("zoom")]
+    about = next(line.split() for line in said.split("\n") if line.startswith("zoom"))
     assert about[1:4] == ["traditional", "augkit", ak.__version__]
-    assert sides[1:3] == ["side_range", "0.7,1.0"]
-    assert exact[1:3] == ["exact", "false"]
-    assert "classifier" in said and "linear" in said
+    facts = [line for line in said.split("\n") if line.startswith(("efficientnet-lite0", "nasnet"))]
+    assert "4.7 M" in facts[2] and "224x224" in facts[2] and "yes" in facts[2].split()
+    assert "88.8 M" in facts[3] and "331x331" in facts[3] and "timm" in facts[3]
+
+
+def test_plugins_lists_the_options_of_one_as_they_are_typed(tmp_path):
+    said = works("plugins", "zoom", cwd=tmp_path).out
+    options = {line.split()[0]: line.split() for line in said.split("\n") if line}
+    assert options["side_range"][1] == "0.7,1.0"
+    assert options["exact"][1] == "false"
+    assert "input_size" in works("plugins", "resnet", cwd=tmp_path).out
+    wrong = command("plugins", "zom", cwd=tmp_path)
+    assert wrong.code == 2 and "no plugin 'zom' (did you mean 'zoom'?)" in wrong.err
 
 
 def test_demo_goes_the_whole_way(tmp_path, monkeypatch):

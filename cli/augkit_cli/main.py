@@ -35,7 +35,7 @@ _OPTIONS = click.option(
     "options",
     multiple=True,
     metavar="KEY=VALUE",
-    help="An option of the plugin, also PLUGIN.KEY=VALUE; augkit plugins lists them.",
+    help="An option of the plugin, also PLUGIN.KEY=VALUE; augkit plugins NAME lists them.",
 )
 
 
@@ -370,17 +370,21 @@ def unpack(source: str, target: str) -> None:
 
 
 @augkit.command()
+@click.argument("name", required=False)
 @_JSON
-def plugins(as_json: bool) -> None:
-    """List augmenters and classifiers with their options.
+def plugins(name: str | None, as_json: bool) -> None:
+    """List augmenters and classifiers; of NAME, its options.
 
-    Also what could not be loaded, and why.
+    Also which weights are on this machine, and what could not be loaded, and why.
     """
     import augkit as ak
-    from augkit_cli.output import plugin_listing
+    from augkit_cli.output import plugin_listing, plugin_options
 
     found = ak.plugins()
-    click.echo(found.to_json() if as_json else plugin_listing(found))
+    if as_json:
+        click.echo(found.to_json())
+    else:
+        click.echo(plugin_options(found.named(name)) if name else plugin_listing(found))
 
 
 @augkit.command()
@@ -407,7 +411,7 @@ def _options(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise OptionError(f"-o {pair} is not KEY=VALUE; augkit plugins lists the keys")
+            raise OptionError(f"-o {pair} is not KEY=VALUE; augkit plugins NAME lists the keys")
         found[key] = value
     return found
 

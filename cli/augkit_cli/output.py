@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from augkit.tables import one_line, table, typed
@@ -113,27 +114,49 @@ class _Bars:
 
 
 def plugin_listing(found: Registry) -> str:
-    """Return augmenters, classifiers and failures as tables."""
+    """Return augmenters and classifiers, what networks are made of, and what failed, as tables."""
+    classifiers = found.of_kind("classifier")
     parts = [
         table(["augmenter", *_HEAD], [_line(p) for p in found.of_kind("augmenter")]),
-        table(["classifier", *_HEAD], [_line(p) for p in found.of_kind("classifier")]),
+        table(["classifier", *_HEAD], [_line(p) for p in classifiers]),
     ]
-    explained = [
-        [plugin.name, key, typed(plugin.options[key]), meaning]
-        for plugin in (*found.of_kind("augmenter"), *found.of_kind("classifier"))
-        for key, meaning in plugin.meanings.items()
-    ]
-    if explained:
-        parts.append(table(["plugin", "option", "default", "meaning"], explained))
+    networks = [_facts(plugin) for plugin in classifiers if plugin.about]
+    if networks:
+        parts.append(table(_FACTS, networks))
     if found.failures:
         rows = [[f.name, f.distribution, f.error] for f in found.failures]
         parts.append(table(["failed", "from", "why"], rows))
+    return "\n\n".join([*parts, "Options of one of them: augkit plugins NAME"])
+
+
+def plugin_options(plugins: Sequence[Plugin]) -> str:
+    """Return what plugins of one name do, and their options, as tables."""
+    parts = []
+    for plugin in plugins:
+        doc = inspect.getdoc(plugin.made_by) or ""
+        head = f"{plugin.kind} {plugin.name}, {plugin.distribution} {plugin.version}"
+        parts += [head, doc] if doc else [head]
+        if plugin.about:
+            parts.append(table(_FACTS, [_facts(plugin)]))
+        meanings = plugin.meanings
+        rows = [[key, typed(default), meanings[key]] for key, default in plugin.options.items()]
+        parts.append(table(["option", "default", "meaning"], rows) if rows else "no options")
     return "\n\n".join(parts)
 
 
 _HEAD = ["family", "from", "what it does"]
+_FACTS = ["classifier", "parameters", "made for", "weights", "here", "source", "licence"]
 
 
 def _line(plugin: Plugin) -> list[str]:
     said = (plugin.made_by.__doc__ or "").strip().partition("\n")[0]
     return [plugin.name, plugin.family, f"{plugin.distribution} {plugin.version}", said]
+
+
+def _facts(plugin: Plugin) -> list[str]:
+    about = plugin.about
+    assert about is not None
+    millions = f"{about.parameters / 1e6:.1f} M" if about.parameters else ""
+    here = "" if about.here is None else "yes" if about.here else "no"
+    words = [plugin.name, millions, about.input_size, about.weights, here]
+    return [*words, about.source, about.licence]

