@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +19,9 @@ import numpy as np
 
 from augkit import options as option_tools
 from augkit.arms import choose_arms, obstacle, superseded, training_samples, twin
-from augkit.budgeting import LIMIT, Budget, Work, cut_to_fit, in_words, seconds
+from augkit.budgeting import LIMIT, Budget, Work, cut_to_fit, in_words, part_of, seconds
 from augkit.devices import choose_device
-from augkit.errors import AugkitError, OptionError, PluginFailed, StoreError
+from augkit.errors import AugkitError, OptionError, PluginFailed, StoreError, TrainingFailed
 from augkit.features import FeatureCache
 from augkit.interfaces import (
     Classifier,
@@ -42,7 +42,7 @@ from augkit.store import DatasetStore, Snapshot
 from augkit.store.format import digest_of
 from augkit.store.locate import open_store
 from augkit.store.reading import require_training
-from augkit.store.samples import StoredSamples
+from augkit.store.samples import JoinedSamples, StoredSamples
 from augkit.tables import counted, table
 
 log = logging.getLogger("augkit")
@@ -53,7 +53,11 @@ N_SEEDS = 5
 REAL_SHARE = 0.5
 _SLOW = 5.0
 """Seconds of a fit from which on its progress is shown."""
+_WORTH_SAYING = 20.0
+"""Seconds from which on an estimate is printed."""
 _MANY_FEATURES = 300
+_SEEDS_APART = 1000
+"""Fits under different partitions have different seeds: their randomness is not the same."""
 _BOUNDS = {"mcc": (-1.0, 1.0)}
 HEADLINE = ("accuracy", "balanced_accuracy", "auroc")
 
@@ -81,6 +85,8 @@ class Arm:
     rows: int
     """Training rows in the first partition."""
     metrics: dict[str, Estimate]
+    steps: int | None = None
+    """Most optimiser steps of a fit in the first partition; None: until convergence."""
     same_as: str | None = None
     """Another arm of exactly the same rows."""
     unavailable: str | None = None
@@ -109,8 +115,7 @@ class Evaluation:
     """What to know of runs: prototypes, models that have not learned their classes."""
     device: str = "cpu"
     steps: int | None = None
-    """Most optimiser steps of a fit under the first partition, the same for all arms; None: until
-    convergence."""
+    """Most optimiser steps of a fit; None: until convergence."""
     looks: int | None = None
     """How often a fit looks at the validation part."""
     weights: str | None = None
@@ -156,8 +161,10 @@ class Evaluation:
         """Return what decides how the numbers are to be read: weights, budget, reductions."""
         lines = [f"weights: {self.weights}"] if self.weights else []
         if self.steps is not None:
+            fewest = min((arm.steps for arm in self.arms if arm.steps), default=self.steps)
+            steps = counted(self.steps, "optimiser step")
             lines.append(
-                f"each fit: at most {counted(self.steps, 'optimiser step')} and "
+                f"each fit: at most {f'{fewest} to {steps}' if fewest < self.steps else steps} and "
                 f"{counted(self.looks or 0, 'look')} at the validation part, the best look kept; "
                 f"on {self.device}"
             )
@@ -214,15 +221,11 @@ def evaluate(
     et al., equal epochs instead of equal steps, and no class weights. full: also where a CPU would
     need more than half an hour. An interrupted call continues.
     """
-    if split is not None and folds is not None:
-        raise OptionError("give --split or --folds, not both")
-    if seeds is not None and seeds < 1:
-        raise OptionError(f"seeds is {seeds}; it must be at least 1")
-    if not 0 < real_share <= 1:
-        raise OptionError(f"real share is {real_share}; it must be over 0 and at most 1")
+    _check_numbers(split, folds, seeds, real_share=real_share)
     opened = open_store(store)
     plugin = registry().find(classifier, "classifier")
     built = plugin.build(options)
+    device = choose_device(device) if built.uses_device or device else "cpu"
     if split is None and folds is None and built.fast and not paper:
         folds = 5
     snapshot = opened.snapshot()
@@ -235,12 +238,24 @@ def evaluate(
         real_share=None if paper else real_share,
         paper=paper,
         full=full,
-        device=choose_device(device) if built.uses_device or device else "cpu",
+        device=device if built.uses_device else "cpu",
     )
     settled = _asked(plugin.name, "settle", lambda: built.settle(snapshot.shape, how.device))
     if settled.caveat():
         log.warning("NOTE: %s", settled.caveat())
     return _Evaluation(opened, snapshot, plugin, settled, how, progress).run(chosen)
+
+
+def _check_numbers(
+    split: str | None, folds: int | None, seeds: int | None, *, real_share: float
+) -> None:
+    """Raise OptionError for numbers that make no sense."""
+    if split is not None and folds is not None:
+        raise OptionError("give --split or --folds, not both")
+    if seeds is not None and not 1 <= seeds < _SEEDS_APART:
+        raise OptionError(f"seeds is {seeds}; it must be at least 1 and under {_SEEDS_APART}")
+    if not 0 < real_share <= 1:
+        raise OptionError(f"real share is {real_share}; it must be over 0 and at most 1")
 
 
 def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
@@ -279,6 +294,11 @@ class _How:
     paper: bool
     full: bool
     device: str
+
+    @property
+    def kind(self) -> str:
+        """Return the device without its number."""
+        return self.device.partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -339,15 +359,21 @@ class _Evaluation:
                 self.cache.forget_unstored()
             fits[task.arm].append(self._fit(task))
             self.progress("fit", done, len(tasks))
+        steps = {t.arm: t.schedule.steps for t in reversed(tasks) if t.schedule}  # of the first
         found = tuple(
             Arm(name, arms[name], 0, {}, unavailable=missing[name])
             if name not in fits
             else Arm(
-                name, arms[name], len(trains[0, name]), self._metrics(fits[name]), twin(name, arms)
+                name,
+                arms[name],
+                len(trains[0, name]),
+                self._metrics(fits[name]),
+                steps.get(name),
+                twin(name, arms),
             )
             for name in arms
         )
-        return self._evaluation(found, len(tasks))
+        return self._evaluation(found, tasks)
 
     @property
     def plan(self) -> Protocol:
@@ -357,25 +383,25 @@ class _Evaluation:
 
     def _budget(self, trains: Mapping[tuple[int, str], Samples]) -> Budget:
         """Return what every arm gets: all that was asked for, or what fits into the time."""
-        whole = Budget(self.how.seeds, self._schedules(trains))
+        whole = Budget(self.how.seeds)
         tasks = self._tasks(trains, whole)
         left = self._not_done(tasks)
-        if not left or whole.schedules[0] is None:
+        if not left:
             return whole
-        line = self._line(tasks)
-        known = None if self.how.full else self.results.recall(line)
+        line = {"reduced": digest_of([self._identity(task) for task in tasks])}
+        known = None if self.how.full else Budget.from_json(self.results.recall(line))
         if known is not None:
-            return Budget.from_json(known)
-        cost = self._cost(left[0])
+            self.slow = True  # or it would not have been reduced
+            return known
+        cost = self._cost(left[-1])
         if cost is None:
             return whole
-        works = self._works(tasks, left)
         features = self._seconds_of_features(cost, left)
+        works = [work for work in self._works(tasks, left) if work]
         total = seconds(works, cost) + features
-        self.slow = total / len(left) > _SLOW
-        n_fits = counted(len(left), "fit")
-        log.info("about %s for %s, by two measured steps", in_words(total), n_fits)
-        if total <= LIMIT or self.how.full or self.how.device != "cpu":
+        self.slow = seconds(works, cost) / len(left) > _SLOW
+        self._announce(total, features, len(left))
+        if not works or total <= LIMIT or self.how.full or self.how.kind != "cpu":
             return whole
         budget = cut_to_fit(works, cost, features=features)
         if budget.reduced:
@@ -384,85 +410,75 @@ class _Evaluation:
                 in_words(LIMIT),
                 budget.reduced,
             )
-            self.results.remember(line, budget.as_json())
+            self.results.remember(line, asdict(budget))
         return budget
+
+    def _announce(self, total: float, features: float, n_fits: int) -> None:
+        """Say how long it will take, where it takes long enough for anybody to care."""
+        if total < _WORTH_SAYING:
+            return
+        alone = f", {in_words(features)} of it to compute features" if features >= 1 else ""
+        log.info(
+            "about %s for %s, by measured steps%s", in_words(total), counted(n_fits, "fit"), alone
+        )
 
     def _not_done(self, tasks: Sequence[_Task]) -> list[_Task]:
         """Return the fits that are to be computed; one that two arms share counts once."""
         distinct = {digest_of(self._identity(task)): task for task in tasks}
         return [t for t in distinct.values() if self.results.read(self._identity(t)) is None]
 
-    def _schedules(self, trains: Mapping[tuple[int, str], Samples]) -> tuple[Schedule | None, ...]:
-        """Return for each partition how long a fit trains, whatever the arm."""
-        found = []
-        for number, partition in enumerate(self.plan.partitions):
-            sizes = [len(train) for (k, _), train in trains.items() if k == number]
-            n_real = len(self.snapshot.training(partition))
-            found.append(self.classifier.schedule(n_real, max([n_real, *sizes])))
-        return tuple(found)
-
     def _tasks(self, trains: Mapping[tuple[int, str], Samples], budget: Budget) -> list[_Task]:
         """Return the fits in the order in which they are done."""
-        return [
-            _Task(
-                number,
-                partition,
-                arm,
-                seed,
-                train,
-                len(self.snapshot.training(partition)),
-                self._schedule(train, budget.schedules[number]),
-            )
-            for number, partition in enumerate(self.plan.partitions)
-            for (k, arm), train in trains.items()
-            if k == number
-            for seed in range(budget.seeds)
-        ]
-
-    def _schedule(self, train: Samples, shared: Schedule | None) -> Schedule | None:
-        """Return what all arms share; the paper lets each arm pass equally often over its own."""
-        if shared is None or not self.how.paper:
-            return shared
-        return self.classifier.schedule(len(train), len(train), equal_epochs=True)
-
-    def _works(self, tasks: Sequence[_Task], left: Sequence[_Task]) -> list[Work]:
-        works = []
+        made = []
         for number, partition in enumerate(self.plan.partitions):
-            here = [task for task in tasks if task.number == number]
-            open_ = [task.seed for task in left if task.number == number]
-            longest = max((t.schedule for t in here if t.schedule), key=lambda s: s.steps)
-            works.append(
-                Work(
-                    n_arms=len({task.train.digest for task in here}),
-                    fits_left=tuple(open_.count(seed) for seed in range(self.how.seeds)),
-                    n_validation=len(self.snapshot.validation(partition)),
-                    n_test=len(self.snapshot.test(partition)),
-                    schedule=longest,
-                )
-            )
-        return works
+            here = {arm: train for (k, arm), train in trains.items() if k == number}
+            n_real = len(self.snapshot.training(partition))
+            largest = max([n_real, *map(len, here.values())])
+            for arm, train in here.items():
+                schedule = self._schedule(n_real, largest, len(train))
+                if schedule is not None:
+                    schedule = part_of(schedule, budget.share)
+                made += [
+                    _Task(number, partition, arm, seed, train, n_real, schedule)
+                    for seed in range(budget.seeds)
+                ]
+        return made
+
+    def _schedule(self, n_real: int, largest: int, own: int) -> Schedule | None:
+        """Return what all arms share; the paper lets each arm pass equally often over its own."""
+        if self.how.paper:
+            return self.classifier.schedule(own, own, equal_epochs=True)
+        return self.classifier.schedule(n_real, largest)
+
+    def _works(self, tasks: Sequence[_Task], left: Sequence[_Task]) -> Iterator[Work]:
+        """Yield what is left for each distinct arm under each partition."""
+        seeds: dict[tuple[int, str], list[int]] = {}
+        for task in left:
+            seeds.setdefault((task.number, task.train.digest), []).append(task.seed)
+        distinct = {(task.number, task.train.digest): task for task in tasks}
+        for key, task in distinct.items():
+            if task.schedule is None:
+                continue
+            validation, test = self._others(task.partition)
+            open_ = tuple(seed in seeds.get(key, ()) for seed in range(self.how.seeds))
+            yield Work(open_, len(validation), len(test), task.schedule)
 
     def _cost(self, task: _Task) -> Cost | None:
         context = self._context(task)
         return _asked(self.plugin.name, "cost", lambda: self.classifier.cost(task.train, context))
 
     def _seconds_of_features(self, cost: Cost, left: Sequence[_Task]) -> float:
-        """Return how long the features take that are not known yet."""
-        total = 0.0
-        for key, each in cost.features.items():
-            seen: set[str] = set()
-            for task in left:
-                parts = (task.train, *self._others(task.partition))
-                for samples in parts:
-                    for piece in getattr(samples, "pieces", (samples,)):
-                        if piece.digest not in seen:
-                            seen.add(piece.digest)
-                            total += each * self.cache.missing(self._named(key), piece)
-        return total
-
-    def _line(self, tasks: Sequence[_Task]) -> dict[str, Any]:
-        """Return what names this evaluation, for its reduced budget to be found again."""
-        return {"reduced": digest_of([self._identity(task) for task in tasks])}
+        """Return how long the features take that are not known yet, each image counted once."""
+        pieces: dict[str, Samples] = {}
+        for task in left:
+            for samples in (task.train, *self._others(task.partition)):
+                for piece in getattr(samples, "pieces", (samples,)):
+                    pieces[piece.digest] = piece
+        asked = JoinedSamples([*pieces.values()])
+        return sum(
+            each * self.cache.missing(self._named(key), asked)
+            for key, each in cost.features.items()
+        )
 
     # -- fits ----------------------------------------------------------------------------------
 
@@ -495,13 +511,13 @@ class _Evaluation:
             "balance": not self.how.paper,
         }
         if self.classifier.uses_device:
-            identity["device"] = self.how.device.partition(":")[0]
+            identity["device"] = self.how.kind
         if task.schedule is not None:
             identity |= {
                 "steps": task.schedule.steps,
                 "looks": task.schedule.looks,
                 "n_real": task.n_real,
-                "real_share": self.how.real_share,
+                "real_share": self.how.real_share if task.n_real < len(task.train) else None,
             }
         return identity
 
@@ -515,7 +531,7 @@ class _Evaluation:
     def _context(self, task: _Task) -> Context:
         schedule = task.schedule
         return Context(
-            seed=task.seed,
+            seed=_SEEDS_APART * task.number + task.seed,
             classes=self.snapshot.classes,
             device=self.how.device,
             max_steps=schedule.steps if schedule else None,
@@ -560,13 +576,16 @@ class _Evaluation:
             classifier.fit(task.train, validation, context)
             return classifier.predict_proba(test)
 
-        found = _asked(self.plugin.name, where, work)
+        try:
+            found = _asked(self.plugin.name, where, work)
+        except TrainingFailed as error:
+            raise TrainingFailed(f"{self.plugin.name} on {where}: {error}") from error
         return _checked(found, (len(test), len(self.snapshot.classes)), self.plugin.name)
 
     # -- what was found ------------------------------------------------------------------------
 
-    def _evaluation(self, arms: tuple[Arm, ...], fits: int) -> Evaluation:
-        first = self.budget.schedules[0]
+    def _evaluation(self, arms: tuple[Arm, ...], tasks: Sequence[_Task]) -> Evaluation:
+        longest = max((t.schedule for t in tasks if t.schedule), key=_length, default=None)
         tested = np.zeros(len(self.snapshot.real.keys), bool)
         for partition in self.plan.partitions:
             tested |= self.snapshot.parts(partition) == 2
@@ -580,13 +599,13 @@ class _Evaluation:
             test_images=int(tested.sum()),
             test_groups=len(np.unique(self.snapshot.real.groups[tested])),
             arms=arms,
-            fits=fits,
+            fits=len(tasks),
             computed=self.computed,
             superseded=superseded(self.snapshot),
             notes=self._notes(arms),
             device=self.how.device,
-            steps=first.steps if first else None,
-            looks=first.looks if first else None,
+            steps=longest.steps if longest else None,
+            looks=longest.looks if longest else None,
             weights=self.provenance.get("weights"),
             reduced=self.budget.reduced,
             caveat=self.classifier.caveat(),
@@ -657,6 +676,10 @@ def _estimate(scores: Sequence[Score], groups: np.ndarray, bounds: tuple[float, 
         mean.value, error, n_groups=n_groups, fits=mean.fit_variance, bounds=bounds
     )
     return Estimate(mean.value, low, high)
+
+
+def _length(schedule: Schedule) -> int:
+    return schedule.steps
 
 
 def _asked(name: str, what: str, work: Callable[[], _T]) -> _T:

@@ -17,6 +17,7 @@ import augkit as ak
 from augkit import budgeting, evaluation
 from augkit.errors import OptionError
 from augkit.interfaces import About, Classifier, Context, Cost, Samples, Schedule
+from augkit.partitions import protocol
 from augkit.store import DatasetStore
 
 SMALL = {"depth": "18", "weights": "none", "epochs": 1, "batch": 16}
@@ -81,6 +82,18 @@ def test_the_protocol_of_the_paper_gives_each_arm_equal_epochs_and_no_class_weig
     assert flipped.max_steps == 2 * real.max_steps
     assert not real.balance and real.real_share is None
     assert "equal epochs as in the paper" in str(result)
+    assert [arm.steps for arm in result.arms] == [real.max_steps, flipped.max_steps]
+    assert f"at most {real.max_steps} to {flipped.max_steps} optimiser steps" in str(result)
+
+
+def test_the_protocol_of_the_paper_is_cut_to_fit_as_well(store, slow):
+    slow.each = 40.0
+    result = ak.evaluate(store, "slow", paper=True, arms=["real", "flip"])
+    real, flipped = slow.given[0], slow.given[-1]
+    assert result.reduced.startswith("3 of 5 seeds")
+    assert 1 < real.max_steps < 42, "both arms get the same share of their own"
+    assert flipped.max_steps == pytest.approx(2 * real.max_steps, abs=1)
+    assert len(slow.given) * 40 * flipped.max_steps < 2 * budgeting.LIMIT
 
 
 def test_what_would_take_too_long_is_cut_alike_for_all_arms_and_says_so(store, slow, caplog):
@@ -92,7 +105,7 @@ def test_what_would_take_too_long_is_cut_alike_for_all_arms_and_says_so(store, s
     assert result.reduced == "3 of 5 seeds, 15 of 100 steps, 1 of 10 looks"
     assert "REDUCED" in str(result) and "--full" in str(result)
     assert json.loads(result.to_json())["reduced"] == result.reduced
-    assert "about 5.6 hours for 10 fits, by two measured steps" in caplog.text
+    assert "about 5.6 hours for 10 fits, by measured steps" in caplog.text
     assert "REDUCED to fit into 30 minutes" in caplog.text
 
 
@@ -194,10 +207,43 @@ def test_a_weights_file_is_known_by_its_content_not_its_place(store, tmp_path):
     assert (first.computed, moved.computed, other.computed) == (1, 0, 1)
 
 
-def test_the_estimate_of_a_network_is_made_from_two_steps(store, caplog):
-    caplog.set_level(logging.INFO, "augkit")
-    ak.evaluate(store, "resnet", SMALL, arms=["real"], seeds=1)
-    assert "for 1 fit, by two measured steps" in caplog.text
+def test_a_network_measures_what_it_costs(store):
+    train = store.snapshot().training(ak.HOLDOUT)
+    context = Context(0, store.snapshot().classes)
+    whole = ResNet(**SMALL).settle(train.shape, "cpu").cost(train, context)
+    assert whole.step > whole.image > 0 and not whole.features
+    head = EfficientNetLite0(input_size="64x64").settle(train.shape, "cpu").cost(train, context)
+    assert 0 < head.step < 0.5 and min(head.features.values()) > 0
+
+
+def test_the_estimate_counts_every_image_once_however_many_arms_and_folds_show_it(store):
+    snapshot = store.snapshot()
+    how = evaluation._How(protocol(None, None, 1), 2, 0.5, False, False, "cpu")
+    settled = EfficientNetLite0(**LITE).settle(snapshot.shape, "cpu")
+    plugin = evaluation.registry().find("efficientnet-lite0", "classifier")
+    work = evaluation._Evaluation(store, snapshot, plugin, settled, how, evaluation.silent)
+    trains = {
+        (0, name): evaluation.training_samples(snapshot, ak.HOLDOUT, runs)
+        for name, runs in {"real": (), "flip": ("flip",)}.items()
+    }
+    tasks = work._tasks(trains, budgeting.Budget(2))
+    n_images = 60 + snapshot.run("flip").rows
+    assert work._seconds_of_features(Cost(features={"key": 1.0}), tasks) == n_images
+
+
+def test_another_share_of_real_images_leaves_the_arm_of_real_images_as_it_is(store):
+    ak.evaluate(store, "resnet", SMALL, seeds=1, arms=["real"])
+    again = ak.evaluate(store, "resnet", SMALL, seeds=1, arms=["real"], real_share=0.25)
+    assert again.computed == 0
+
+
+def test_a_damaged_reduced_budget_is_found_anew(store, slow):
+    slow.each = 20.0
+    first = ak.evaluate(store, "slow")
+    for path in (store.path / "results").glob("*.json"):
+        if "value" in (found := json.loads(path.read_text())):
+            path.write_text(json.dumps(found | {"value": {}}))
+    assert ak.evaluate(store, "slow").reduced == first.reduced
 
 
 def test_a_listing_survives_a_classifier_that_cannot_say_what_it_is(monkeypatch):

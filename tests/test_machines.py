@@ -172,7 +172,8 @@ def test_the_strength_is_the_one_of_least_loss_on_the_validation_part(kernel):
     train, val = rows(45, distance=0.7, width=30), rows(90, 5, distance=0.7, width=30)
     chosen = fitted(train, val, RECIPES[kernel]).predict_proba(val[0])
     losses = []
-    for strength in {"linear": (1, 10, 100), "rbf": (100, 1000, 10_000)}[kernel]:
+    usual = {"linear": (1, 10, 100), "rbf": (100, 1000, 10_000)}[kernel]
+    for strength in (128 / 30 * c if kernel == "linear" else c for c in usual):
         machine = fitted(train, val, replace(RECIPES[kernel], C=strength))
         chances = machine.predict_proba(val[0])
         loss = -np.log(chances[np.arange(90), val[1]]).mean()
@@ -292,3 +293,24 @@ def test_features_that_are_all_the_same_are_taken_or_refused_in_words(recipe):
     else:
         found = fitted(same, same, recipe).predict_proba(same[0])
         np.testing.assert_allclose(found, 1 / 3, atol=1e-3)
+
+
+def test_a_strength_that_does_not_converge_leaves_the_choice_to_the_others(monkeypatch):
+    plain = machines._vectors
+
+    def stubborn(standard, labels, weights, recipe, strength):
+        if strength > 50:
+            raise PluginFailed("did not converge")
+        return plain(standard, labels, weights, recipe, strength)
+
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 128)).astype(np.float32)
+    labels = np.arange(60) % 3
+    features[:, 0] += 3 * labels
+    monkeypatch.setattr(machines, "_vectors", stubborn)
+    given = (features[:45], labels[:45], features[45:], labels[45:])
+    context = Context(0, ("a", "b", "c"))
+    made = fit_machine(*given, recipe=Recipe("svm"), context=context)
+    assert made.model.C in (1 / 45, 10 / 45)
+    with pytest.raises(PluginFailed, match="did not converge"):
+        fit_machine(*given, recipe=Recipe("svm", C=100.0), context=context)

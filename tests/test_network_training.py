@@ -1,18 +1,21 @@
 """The training loop of the networks: batches, class weights, looks, memory, numbers."""
 
 import logging
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from augkit_classifiers import training
+from augkit_classifiers.efficientnet_lite import EfficientNetLite0
 from augkit_classifiers.network import seeded
 from augkit_classifiers.preprocessing import Preprocessing
 from augkit_classifiers.resnet import ResNet
 from augkit_classifiers.training import Plan, Rows, Training, batches, class_weights, predict
 
 from augkit.errors import InputError, TrainingFailed
+from augkit.features import FeatureCache
 from augkit.interfaces import ArraySamples, Context
 from augkit.testing import toy_samples
 
@@ -33,7 +36,7 @@ def problem(n=40, d=5, seed=0):
 
 def plan(steps=50, looks=5, *, n=40, batch=8, seed=0, rate=0.05, **more):
     draws = batches(n, batch, np.random.default_rng(seed), n_real=n, real_share=None)
-    return Plan(steps, looks, draws, np.ones(2), rate, **more)
+    return Plan(steps, looks, draws, np.ones(2), np.ones(2), rate, **more)
 
 
 def linear(d=5):
@@ -54,7 +57,7 @@ def test_batches_are_full_even_of_one_row():
     assert drawn(3, 1, 4, n_real=1, real_share=None).tolist() == [[0] * 4] * 3
 
 
-@pytest.mark.parametrize(("share", "real"), [(0.5, 4), (0.25, 2), (1.0, 8)])
+@pytest.mark.parametrize(("share", "real"), [(0.5, 4), (0.25, 2), (1.0, 8), (0.01, 1), (0.99, 7)])
 def test_a_share_of_each_batch_is_real(share, real):
     rows = drawn(20, 110, 8, n_real=10, real_share=share)
     assert ((rows < 10).sum(1) == real).all()
@@ -122,7 +125,8 @@ def test_nothing_to_look_at_keeps_the_last_weights():
     nothing = Rows(problem().inputs, np.zeros(0, np.int64))
     network = linear()
     Training(network, plan(), CPU).run(problem(), nothing)
-    assert (predict(network, problem().inputs, 40, at_once=40).argmax(1).numpy()).sum() > 0
+    found = predict(network, problem().inputs, 40, at_once=40).argmax(1).numpy()
+    assert (found == problem().labels).mean() > 0.9, "what it learned in all its steps"
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_last_bit():
@@ -175,6 +179,32 @@ def test_where_memory_runs_out_smaller_pieces_give_the_same_gradient(caplog):
 def test_prediction_also_takes_smaller_pieces():
     expected = predict(linear(), problem().inputs, 40, at_once=40)
     assert torch.equal(predict(hungry(), problem().inputs, 40, at_once=40), expected)
+
+
+@pytest.mark.parametrize("batch", [5, 9, 33])
+def test_no_piece_of_a_batch_is_a_single_image(batch):
+    network, seen = hungry(), []
+    network.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
+    nothing = Rows(problem().inputs, np.zeros(0, np.int64))
+    Training(network, plan(2, batch=batch), CPU).run(problem(), nothing)
+    assert min(seen) >= 2, "batch normalisation cannot work on one"
+
+
+def test_looks_weigh_the_classes_alike_in_all_arms():
+    """Two arms of unlike class weights see the same candidates, and keep the same one."""
+    rows, kept = problem(), []
+    for weights in (np.array([0.5, 5.0]), np.ones(2)):
+        work = Training(linear(), replace(plan(), class_weights=weights), CPU)
+        work._look(rows)
+        kept.append(work.best_loss)
+    assert kept[0] == kept[1]
+
+
+def test_a_validation_loss_that_is_never_a_number_is_an_error():
+    rows = problem()
+    broken = Rows(lambda chosen: rows.inputs(chosen) * float("nan"), rows.labels)
+    with pytest.raises(TrainingFailed, match="validation part was no number at any look"):
+        Training(linear(), plan(), CPU).run(rows, broken)
 
 
 def test_memory_for_not_even_two_images_is_a_plain_error():
@@ -234,3 +264,15 @@ def test_an_image_of_the_right_size_is_not_touched():
     images = np.random.default_rng(0).integers(0, 256, (2, 10, 12, 1), np.uint8)
     x = Preprocessing(10, 12, 1, (0.0,), (1.0,))(images)
     assert np.array_equal((x * 255).round().numpy()[:, 0], images[..., 0])
+
+
+def test_an_output_layer_is_the_same_whether_its_features_were_known_or_not(tmp_path):
+    """Loading a body draws random numbers; the seed of the fit must not be what they come from."""
+    samples = toy_samples(4)
+    found = []
+    for _ in range(2):
+        cache = FeatureCache(tmp_path)
+        network = EfficientNetLite0(input_size="64x64")
+        network.fit(samples, samples, Context(7, ("a", "b", "c"), max_steps=3, cached=cache))
+        found.append(network.network_.weight.detach())
+    assert torch.equal(*found)

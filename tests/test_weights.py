@@ -1,6 +1,7 @@
 """Weights: taken where they can be had, refused where they do not fit, never half random."""
 
 import hashlib
+import logging
 import pickle
 import shutil
 import warnings
@@ -40,7 +41,7 @@ def _alone(monkeypatch, tmp_path):
         monkeypatch.setenv(name, str(tmp_path / "caches"))
 
 
-def small_resnet(folder, name="resnet18-f37072fd.pth", n_classes=1000, seed=0):
+def small_resnet(folder, name="w.pth", n_classes=1000, seed=0):
     """Write a state dict with the names and shapes of torchvision's ResNet-18."""
     from torchvision.models import resnet18
 
@@ -94,13 +95,22 @@ def test_timm_says_the_same_of_its_weights():
     assert timm.get_pretrained_cfg("nasnetalarge").hf_hub_id == NASNet.published.repository
 
 
-def test_weights_are_found_where_torchvision_keeps_its_downloads(tmp_path):
-    assert not ResNet.about().here
-    small_resnet(tmp_path / "caches" / "hub" / "checkpoints")
+def test_weights_are_found_where_torchvision_keeps_its_downloads(tmp_path, monkeypatch):
+    path = small_resnet(tmp_path / "caches" / "hub" / "checkpoints")
+    digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    monkeypatch.setitem(_FILES, "18", f"resnet18-{digits}.pth")
+    assert ResNet(depth="18").settle(SHAPE, "cpu").weights == "none"
+    path.rename(path.with_name(f"resnet18-{digits}.pth"))
     settled = ResNet(depth="18").settle(SHAPE, "cpu")
     assert (settled.weights, settled.train, settled.input_size) == ("imagenet", "head", "224x224")
-    assert settled.provenance()["weights"] == "imagenet (torchvision resnet18-f37072fd)"
+    assert settled.provenance()["weights"] == f"imagenet (torchvision resnet18-{digits})"
     assert settled.caveat() == ""
+
+
+def test_another_file_under_the_name_of_imagenet_weights_is_refused(tmp_path):
+    small_resnet(tmp_path / "caches" / "hub" / "checkpoints", _FILES["18"])
+    with pytest.raises(InputError, match="not the file that torchvision publishes"):
+        ResNet(depth="18").settle(SHAPE, "cpu")
 
 
 def test_without_a_network_auto_trains_from_scratch_and_says_so():
@@ -118,20 +128,22 @@ def test_without_a_network_imagenet_ends_with_three_ways_out():
             assert way in str(caught.value)
 
 
-def test_a_download_that_fails_is_no_crash(monkeypatch):
+def test_a_download_that_fails_is_no_crash_and_says_why(monkeypatch, caplog):
     def refused(*args, **kwargs):
         raise OSError("no route to host")
 
     monkeypatch.delenv(OFFLINE)
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refused)
+    monkeypatch.setattr(weights.urllib.request, "urlopen", refused)
+    caplog.set_level(logging.INFO, "augkit")
     assert ResNet().settle(SHAPE, "cpu").weights == "none"
+    assert "cannot be downloaded: no route to host" in caplog.text
 
 
 def test_offline_nothing_is_asked_for(monkeypatch):
     def asked(*args, **kwargs):
         raise AssertionError("a download was tried")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", asked)
+    monkeypatch.setattr(weights.urllib.request, "urlopen", asked)
     assert ResNet().settle(SHAPE, "cpu").weights == "none"
 
 
@@ -147,6 +159,7 @@ def test_a_frozen_body_of_random_numbers_is_refused():
 def test_alexnet_starts_from_scratch_by_design_and_needs_no_warning():
     settled = AlexNet().settle(SHAPE, "cpu")
     assert (settled.weights, settled.train, settled.caveat()) == ("none", "all", "")
+    assert "WITHOUT" in build(AlexNet, {"weights": "auto"}).settle(SHAPE, "cpu").caveat()
 
 
 # -- files of users ----------------------------------------------------------------------------
@@ -308,9 +321,57 @@ def test_features_do_not_depend_on_what_else_is_asked_for():
     whole = network.features(samples, context)
     assert whole.shape == (18, 1280)
     alone = network._body_features()(samples[4:5])
-    assert np.allclose(whole[4:5], alone, rtol=0, atol=1e-4)
+    assert np.allclose(whole[4:5], alone, rtol=0, atol=1e-4), "but for the order of sums"
 
 
 def test_a_network_that_timm_does_not_have_is_named():
     with pytest.raises(OptionError, match="timm has no network 'resnet5O'; did you mean"):
         build(Timm, {"model": "resnet5O"})
+
+
+# -- any network of timm -----------------------------------------------------------------------
+
+FAMILIES = [
+    "resnet10t",
+    "vit_tiny_patch16_224",
+    "deit_tiny_distilled_patch16_224",
+    "convnext_atto",
+    "caformer_s18",
+    "mobilenetv3_small_050",
+    "levit_128s",
+    "efficientvit_m0",
+    "repvit_m0_9",
+]
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_networks_of_timm_are_loaded_and_give_flat_features(tmp_path, model):
+    import timm
+
+    torch.manual_seed(0)
+    torch.save(timm.create_model(model, num_classes=10).state_dict(), tmp_path / "w.pth")
+    network = build(Timm, {"model": model, "weights": str(tmp_path / "w.pth")})
+    network = network.settle((64, 64, 1), "cpu")
+    samples = toy_samples(1, height=64, width=64)
+    found = network.features(samples, Context(0, ("a", "b", "c")))
+    assert found.ndim == 2 and len(found) == 3
+
+
+def test_a_network_of_fixed_size_refuses_another_one():
+    with pytest.raises(OptionError, match=r"does not take images of 64x64 .*input_size"):
+        how = {"model": "vit_tiny_patch16_224", "weights": "none", "input_size": "64x64"}
+        build(Timm, how).settle(SHAPE, "cpu")
+    assert Timm(model="vit_tiny_patch16_224").settle(SHAPE, "cpu").input_size == "224x224"
+
+
+def test_a_network_without_published_weights_says_so():
+    with pytest.raises(OptionError, match="nobody publishes ImageNet weights"):
+        how = {"model": "beit3_giant_patch14_224", "weights": "imagenet"}
+        build(Timm, how).settle(SHAPE, "cpu")
+    with pytest.raises(OptionError, match=r"timm has no network 'resnet10t\.nonsense'"):
+        build(Timm, {"model": "resnet10t.nonsense"})
+
+
+def test_weights_that_saw_other_images_are_not_called_imagenet():
+    assert not Timm(model="vit_small_patch14_dinov2")._published().imagenet
+    assert NASNet.published.imagenet

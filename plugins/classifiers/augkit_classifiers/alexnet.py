@@ -58,8 +58,12 @@ class AlexNet(Network):
     def _published(self) -> Published | None:
         return self.published if self.variant == "torchvision" else None
 
-    def _head(self) -> str:
-        return self.head if self.variant == "torchvision" else "8"
+    def body_of(self, network: nn.Module) -> nn.Module:
+        """Return a network without its output layer."""
+        return with_head(network, self._heads()[0], 0)
+
+    def _heads(self) -> tuple[str, ...]:
+        return (self.head if self.variant == "torchvision" else "8",)
 
     def _architecture(self) -> str:
         return f"alexnet-{self.variant}"
@@ -86,4 +90,4 @@ def _as_described(
         nn.ReLU(),
         nn.Dropout(dropout),
     ]
-    return nn.Sequential(*layers, nn.Linear(128, n_classes) if n_classes else nn.Identity())
+    return nn.Sequential(*layers, nn.Linear(128, n_classes))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,8 +93,9 @@ def _renamed(name: str, places: Mapping[int, tuple[int, int]]) -> str:
 
 
 def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "augkit" / "weights"
+    from augkit_classifiers.weights import cache_home
+
+    return cache_home() / "augkit" / "weights"
 
 
 def _kept(path: Path, digest: str) -> dict[str, Tensor] | None:

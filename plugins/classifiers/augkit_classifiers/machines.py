@@ -21,7 +21,9 @@ from augkit.interfaces import Context
 
 # From wider ranges, by the validation parts of BUSI with texture features: beyond, the log loss
 # was worse, or better by less than 0.005, and trees deeper than stumps gained nothing.
+# The linear ones are for 128 features: products of rows grow with their number.
 _STRENGTHS = {"linear": (1.0, 10.0, 100.0), "rbf": (100.0, 1000.0, 10_000.0)}
+_FEATURES = 128
 _ROUNDS = (10, 30, 100)
 _DEPTH = 1
 _MAX_ITERATIONS = {"linear": 1000, "rbf": 1_000_000}
@@ -177,9 +179,25 @@ def _candidates(
         rounds = sorted({min(n, len(model.estimators_)) for n in _ROUNDS})
         yield from ((model, n) for n in (rounds if choose else rounds[-1:]))
         return
-    strengths = _STRENGTHS[recipe.kernel] if choose else _STRENGTHS[recipe.kernel][1:2]
-    for strength in strengths if recipe.C is None else (recipe.C,):
-        yield _vectors(standard, labels, weights, recipe, strength), None
+    failure: PluginFailed | None = None
+    n_fitted = 0
+    for strength in _strengths(recipe, standard.shape[1], choose):
+        try:
+            yield _vectors(standard, labels, weights, recipe, strength), None
+            n_fitted += 1
+        except PluginFailed as error:  # a weaker penalty takes longer; the stronger may do
+            failure = error
+    if failure is not None and not n_fitted:
+        raise failure
+
+
+def _strengths(recipe: Recipe, n_features: int, choose: bool) -> tuple[float, ...]:
+    """Return what `C` is tried."""
+    if recipe.C is not None:
+        return (recipe.C,)
+    scale = _FEATURES / n_features if recipe.kernel == "linear" else 1.0
+    usual = tuple(scale * strength for strength in _STRENGTHS[recipe.kernel])
+    return usual if choose else usual[1:2]
 
 
 def _vectors(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import time
 from abc import abstractmethod
@@ -55,6 +56,8 @@ class Network(Classifier):
     """Pixels that each side must have at least."""
     patience: ClassVar[int | None] = None
     """Looks without improvement after which training stops."""
+    fell_back_: ClassVar[bool] = False
+    """Set where `auto` found no weights."""
 
     weights: str = option(
         "auto", "imagenet; none; the path of a file; auto: imagenet where they can be had"
@@ -63,7 +66,7 @@ class Network(Classifier):
         None, "head: the output layer alone; all: the whole network; none: head if it has weights"
     )
     epochs: int = option(10, "passes over the training images; see the docs on budgets", low=1)
-    batch: int = option(32, "images of a step", low=1, high=4096)
+    batch: int = option(32, "images of a step", low=4, high=4096)
     learning_rate: float = option(1e-3, "of Adam", low=1e-7, high=1)
     input_size: str | None = option(
         None, "WxH that images are resized to; none: what the weights, else the images, have"
@@ -77,7 +80,11 @@ class Network(Classifier):
 
     @abstractmethod
     def build(self, n_classes: int, channels: int) -> nn.Module:
-        """Return the network, freshly initialised; with 0 classes its body: (N, features)."""
+        """Return the network, freshly initialised."""
+
+    def body_of(self, network: nn.Module) -> nn.Module:
+        """Return a network without its output layer: it gives features (N, d)."""
+        return with_head(network, self.head, 0)
 
     # -- what is known before it starts ----------------------------------------------------------
 
@@ -130,9 +137,19 @@ class Network(Classifier):
                 f"{self.name} needs images of at least {self.smallest} pixels a side, not "
                 f"{width}x{height}: -o input_size=WxH"
             )
-        if weights != "none":
-            settled._loaded(2)  # weights of another network are found out before anything starts
+        if weights == "none" and self.weights == "auto":
+            settled.__dict__["fell_back_"] = True
+        settled._try()
         return settled
+
+    def sized(self, shape: Shape) -> Network:
+        """Return these options with the size of images filled in; the rest must be settled."""
+        return replace(self, input_size=self.input_size or self._usual_size(shape, self.weights))
+
+    def _try(self) -> None:
+        """Find out weights of another network before anything starts."""
+        if self.weights != "none":
+            self._loaded(2)
 
     def _realised(self, device: str) -> Literal["float32", "bfloat16"]:
         found = realised_precision(self.precision, device.partition(":")[0])
@@ -145,12 +162,13 @@ class Network(Classifier):
         path, published = self._path(), self._published()
         said = path.name
         if self.weights == "imagenet" and published is not None:
-            said = f"imagenet ({published.label})"
+            said = f"imagenet ({published.label})" if published.imagenet else published.label
         return {"weights": said, "sha256": sha256_of(path)}
 
     def caveat(self) -> str:
         """Return in words that there are no weights, where the network is known for its own."""
-        if self.weights != "none" or type(self).weights == "none":
+        by_design = type(self).weights == "none" and not self.fell_back_
+        if self.weights != "none" or by_design:
             return ""
         return (
             f"{self.name} starts WITHOUT ImageNet weights: the whole network is trained from "
@@ -169,12 +187,10 @@ class Network(Classifier):
         return Schedule(times * self.epochs * math.ceil(n / self.batch), self.epochs)
 
     def cost(self, train: Samples, context: Context) -> Cost:
-        """Measure features, or two steps of the whole network, on a few images."""
+        """Measure features, or steps of the whole network, on a few images."""
         self._begin(context)
         with seeded(context.seed):
-            if self.train == "head":
-                return self._cost_of_head(train)
-            return self._cost_of_all(train)
+            return self._cost_of_head(train) if self.train == "head" else self._cost_of_all(train)
 
     # -- fitting and predicting ------------------------------------------------------------------
 
@@ -195,11 +211,10 @@ class Network(Classifier):
         if len(np.unique(labels)) < 2:
             raise InputError(_too_few(self.name, labels, context.classes))
         self._begin(context)
-        with seeded(context.seed):
-            if self.train == "head":
-                self._fit_head(train, val)
-            else:
-                self._fit_all(train, val)
+        if self.train == "head":
+            self._fit_head(train, val)
+        else:
+            self._fit_all(train, val)
         owner.__dict__.update({k: v for k, v in vars(self).items() if k.endswith("_")})
 
     def predict_proba(self, samples: Samples) -> np.ndarray:
@@ -224,23 +239,29 @@ class Network(Classifier):
         from torch import nn
 
         self.inputs_ = self._feature_rows
-        d = self._features(train).shape[1]
-        self.network_: nn.Module = nn.Linear(d, len(self.context_.classes)).to(self.device_)
-        self._train(train, val, real_share=None)
+        d = self._features(train).shape[1]  # outside of the seed: whether they are cached must not
+        with seeded(self.context_.seed):  # change what is drawn
+            layer = nn.Linear(d, len(self.context_.classes))
+            self.network_: nn.Module = layer.to(self.device_)
+            self._train(train, val, real_share=None)
 
     def _fit_all(self, train: Samples, val: Samples) -> None:
         """Train the whole network."""
         self.inputs_ = self._image_rows
-        self.network_ = self._loaded(len(self.context_.classes), self._channels(train)).to(
-            self.device_
-        )
-        self._train(train, val, real_share=self.context_.real_share)
+        with seeded(self.context_.seed):
+            network = self._loaded(len(self.context_.classes), self._channels(train))
+            self.network_ = network.to(self.device_)
+            self._train(train, val, real_share=self.context_.real_share)
 
     def _train(self, train: Samples, val: Samples, *, real_share: float | None) -> None:
         from augkit_classifiers import training
 
         context, labels = self.context_, train.labels
+        balanced = context.balance and self.class_weight == "balanced"
+        weigh = partial(training.class_weights, n_classes=len(context.classes))
         n_real = len(train) if context.n_real is None else context.n_real
+        if real_share is not None and 0 < n_real < len(train):
+            real_share = training.n_real_of(self.batch, real_share) / self.batch
         mix: dict[str, Any] = {"n_real": n_real, "real_share": real_share}
         usual = self.schedule(n_real, len(train))
         assert usual is not None
@@ -250,12 +271,8 @@ class Network(Classifier):
             batches=training.batches(
                 len(train), self.batch, np.random.default_rng(context.seed), **mix
             ),
-            class_weights=training.class_weights(
-                labels,
-                len(context.classes),
-                balanced=context.balance and self.class_weight == "balanced",
-                **mix,
-            ),
+            class_weights=weigh(labels, balanced=balanced, **mix),
+            look_weights=weigh(val.labels, balanced=balanced and len(val) > 0),
             learning_rate=self.learning_rate,
             at_once=self.inputs_(val)[1] if len(val) else 1,
             patience=self.patience,
@@ -294,24 +311,22 @@ class Network(Classifier):
         return self.context_.cached(self.feature_key(), self._body_features(), samples)
 
     def feature_key(self) -> str:
-        """Return what names the features: network, weights, and preprocessing."""
+        """Return what names the features: network, weights, preprocessing, and kind of device."""
         digest = sha256_of(self._path())
-        return f"{self._architecture()} {digest} {self._preprocessing(3).key()} features-1"
+        words = [self._architecture(), digest, self._preprocessing(3).key(), self.device_.type]
+        return " ".join([*words, "features-1"])
 
     def _body_features(self) -> Callable[[np.ndarray], np.ndarray]:
         """Return the function from images uint8 (n, H, W, C) to features; loads when first used."""
         import torch
 
-        body: list[nn.Module] = []
         prepare = self._preprocessing(3)
 
         def features(images: np.ndarray) -> np.ndarray:
             from augkit_classifiers.training import predict
 
-            if not body:
-                body.append(self._loaded(0).to(self.device_))
             found = predict(
-                body[0],
+                self._body(),
                 lambda rows: prepare(images[rows]).to(self.device_),
                 len(images),
                 at_once=_PREDICTED_AT_ONCE,
@@ -319,6 +334,13 @@ class Network(Classifier):
             return torch.flatten(found, 1).numpy()
 
         return features
+
+    def _body(self) -> nn.Module:
+        """Return the frozen body; loaded when it is first asked for."""
+        if not hasattr(self, "body_"):
+            with seeded(0):
+                self.body_ = self.body_of(self._loaded(2)).to(self.device_)
+        return self.body_
 
     def _architecture(self) -> str:
         """Return what tells this network from others of the same plugin."""
@@ -330,11 +352,11 @@ class Network(Classifier):
 
         network = self.build(n_classes, channels if self.weights == "none" else 3)
         if self.weights != "none":
-            load_into(network, self._state(), head=self._head(), source=str(self._path()))
+            load_into(network, self._state(), heads=self._heads(), source=str(self._path()))
         return network.to(memory_format=torch.channels_last)
 
-    def _head(self) -> str:
-        return self.head
+    def _heads(self) -> tuple[str, ...]:
+        return (self.head,)
 
     # -- weights and sizes -----------------------------------------------------------------------
 
@@ -347,14 +369,14 @@ class Network(Classifier):
         if self.weights == "none" or (self.weights == "auto" and published is None):
             return "none"
         if self.weights in ("auto", "imagenet"):
-            found = published.obtain() if published else None
-            if found is not None:
+            if published is None:
+                raise OptionError(f"nobody publishes ImageNet weights of this {self.name}")
+            if published.obtain() is not None:
                 return "imagenet"
             if self.weights == "auto":
                 return "none"
-            assert published is not None
             raise missing(self.name, published)
-        path = Path(self.weights).expanduser()
+        path = Path(os.path.expanduser(self.weights))  # noqa: PTH111  # without HOME as it is
         if not path.is_file():
             raise InputError(
                 f"there is no weights file {self.weights}; weights is auto, imagenet, none, or the "
@@ -412,39 +434,51 @@ class Network(Classifier):
     # -- what it costs ---------------------------------------------------------------------------
 
     def _cost_of_head(self, train: Samples) -> Cost:
+        """Time the features of some images, and steps of an output layer on them."""
+        import torch
+
         features = self._body_features()
-        n = min(16, len(train))
-        images = train[0:n]
-        features(images)  # loads the body and chooses its kernels
-        seconds = _seconds(lambda: features(images)) / n
-        return Cost(step=2e-4, features={self.feature_key(): seconds})
+        images = train[0 : min(16, len(train))]
+        held = torch.from_numpy(features(images)).to(self.device_)  # loads the body as well
+        seconds = _seconds(lambda: features(images)) / len(images)
+        layer = torch.nn.Linear(held.shape[1], len(self.context_.classes)).to(self.device_)
+        step = self._seconds_of_step(
+            layer, lambda rows: held[rows % len(images)], train.labels[: len(images)]
+        )
+        return Cost(step=step, features={self.feature_key(): seconds})
 
     def _cost_of_all(self, train: Samples) -> Cost:
-        """Time two steps and one prediction; the first step also pays for what is set up."""
-        from augkit_classifiers import training
+        """Time setting up, steps, and predicting some images."""
+        from augkit_classifiers.training import predict
 
         start = time.perf_counter()
-        channels = self._channels(train)
-        network = self._loaded(len(self.context_.classes), channels).to(self.device_)
+        network = self._loaded(len(self.context_.classes), self._channels(train)).to(self.device_)
         setup = time.perf_counter() - start
         prepare = self._image_rows(train)[0]
-        rng = np.random.default_rng(0)
-        draws = training.batches(len(train), self.batch, rng, n_real=0, real_share=None)
-        weights = np.ones(len(self.context_.classes))
+        step = self._seconds_of_step(network, prepare, train.labels)
+        n = min(_PREDICTED_AT_ONCE, len(train))
+        look = partial(predict, network, prepare, n, at_once=n)
+        return Cost(setup=setup, step=step, image=min(_seconds(look), _seconds(look)) / n)
+
+    def _seconds_of_step(
+        self, network: nn.Module, inputs: Callable[[np.ndarray], Tensor], labels: np.ndarray
+    ) -> float:
+        """Return the seconds of a step: two of them, after two that also set things up."""
+        from augkit_classifiers import training
+
+        rng, even = np.random.default_rng(0), np.ones(len(self.context_.classes))
         plan = training.Plan(
-            2, 1, draws, weights, self.learning_rate, bfloat16=self.precision == "bfloat16"
+            steps=2,
+            looks=1,
+            batches=training.batches(len(labels), self.batch, rng, n_real=0, real_share=None),
+            class_weights=even,
+            look_weights=even,
+            learning_rate=self.learning_rate,
+            bfloat16=self.precision == "bfloat16",
         )
         work = training.Training(network, plan, self.device_)
-        rows, nothing = (
-            training.Rows(prepare, train.labels),
-            training.Rows(_nothing, train.labels[:0]),
-        )
-        first = _seconds(lambda: work.run(rows, nothing)) / 2
-        step = min(first, _seconds(lambda: work.run(rows, nothing)) / 2)
-        n = min(_PREDICTED_AT_ONCE, len(train))
-        look = partial(training.predict, network, prepare, n, at_once=n)
-        image = min(_seconds(look), _seconds(look)) / n
-        return Cost(setup=setup, step=step, image=image)
+        rows, nothing = training.Rows(inputs, labels), training.Rows(_nothing, labels[:0])
+        return min(_seconds(lambda: work.run(rows, nothing)) for _ in range(2)) / 2
 
 
 @contextmanager

@@ -70,15 +70,16 @@ class Svm(Classifier):
 
         Raises InputError for weights that cannot be had or do not fit.
         """
-        return replace(self, weights=self._body().settle(shape, device).weights)
+        body = _BODIES[self.network](weights=self.weights, train="head")
+        return replace(self, weights=body.settle(shape, device).weights)
 
     def provenance(self) -> dict[str, str]:
         """Return what the weights are, and their SHA-256."""
-        return self._body().provenance()
+        return _BODIES[self.network](weights=self.weights).provenance()
 
     def cost(self, train: Samples, context: Context) -> Cost:
         """Measure what the features cost."""
-        return self._settled(train, context).cost(train, context)
+        return self._body(train.shape).cost(train, context)
 
     def fit(self, train: Samples, val: Samples, context: Context) -> None:
         """Fit until convergence; what is not given is chosen by the log loss on `val`.
@@ -87,7 +88,7 @@ class Svm(Classifier):
         classes, PluginFailed if the optimiser does not converge.
         """
         self.context_ = context
-        self.body_ = self._settled(train, context)
+        self.body_ = self._body(train.shape)
         self.machine_ = fit_machine(
             self.body_.features(train, context),
             train.labels,
@@ -101,8 +102,6 @@ class Svm(Classifier):
         """Return float32 (N, n_classes); a class that was not in training has probability 0."""
         return self.machine_.predict_proba(self.body_.features(samples, self.context_))
 
-    def _body(self) -> Network:
-        return _BODIES[self.network](weights=self.weights, train="head")
-
-    def _settled(self, samples: Samples, context: Context) -> Network:
-        return self._body().settle(samples.shape, context.device)
+    def _body(self, shape: Shape) -> Network:
+        """Return the network, whose weights are tried when its features are first computed."""
+        return _BODIES[self.network](weights=self.weights, train="head").sized(shape)

@@ -39,7 +39,7 @@ class Timm(Network):
         super().check()
         import timm
 
-        if not timm.is_model(self.model):
+        if self.model not in {*timm.list_models(), *timm.list_pretrained()}:
             close = difflib.get_close_matches(self.model, timm.list_models(), 3)
             hint = f"; did you mean {', '.join(close)}?" if close else ""
             raise OptionError(f"timm has no network {self.model!r}{hint}")
@@ -58,9 +58,37 @@ class Timm(Network):
             return None
         return TimmWeights(found["hf_hub_id"], found.get("license") or "unknown")
 
-    def _head(self) -> str:
+    def body_of(self, network: nn.Module) -> nn.Module:
+        """Return a network without its output layers, as timm takes them off."""
+        network.reset_classifier(0)  # type: ignore[operator]
+        return network
+
+    def _heads(self) -> tuple[str, ...]:
+        """Return the output layers; a distilled network has two."""
         found = _config(self.model).get("classifier") or "head"
-        return found if isinstance(found, str) else found[0]
+        return (found,) if isinstance(found, str) else tuple(found)
+
+    def _try(self) -> None:
+        """Find out, without computing anything, whether the network takes images of this size.
+
+        Raises OptionError if not.
+        """
+        import torch
+
+        super()._try()
+        channels = 1 if self.weights == "none" else 3
+        with torch.device("meta"), torch.inference_mode():
+            try:
+                network = self.build(2, channels).eval()
+                network(torch.empty(2, channels, *self._size()))
+            except NotImplementedError:  # what cannot be tried is found out later
+                return
+            except (RuntimeError, AssertionError, ValueError) as error:
+                why = " ".join(str(error).split())[:160]
+                raise OptionError(
+                    f"{self.model} of timm does not take images of {self.input_size} ({why}). "
+                    "Choose another size: -o input_size=WxH"
+                ) from error
 
     def _architecture(self) -> str:
         return f"timm {self.model}"

@@ -17,7 +17,7 @@ from augkit.interfaces import Progress, silent
 
 log = logging.getLogger("augkit")
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "alloc_failed")
 _SMALLEST = 2
 """Images at once: batch normalisation cannot work on one."""
 
@@ -46,6 +46,8 @@ class Plan:
     """Positions of the rows of each step."""
     class_weights: np.ndarray
     """float64 (classes,), what an image of each class weighs in the loss."""
+    look_weights: np.ndarray
+    """The same for looks at the validation part: alike in all arms, or they would choose unlike."""
     learning_rate: float
     at_once: int = 64
     """Images that a look takes through the network at once."""
@@ -72,7 +74,9 @@ class Training:
         trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(trained, self.plan.learning_rate)
         self.weights = torch.tensor(self.plan.class_weights, dtype=torch.float32).to(self.device)
-        self.piece: int | None = None
+        self.look_weights = torch.tensor(self.plan.look_weights, dtype=torch.float32)
+        self.most: int | None = None
+        """Images that memory holds at once; None: a whole batch."""
 
     def run(self, train: Rows, val: Rows) -> None:
         """Train. Raises TrainingFailed where the loss is not finite or memory runs out."""
@@ -93,6 +97,8 @@ class Training:
                 break
             self.plan.progress(self.plan.stage, step, self.plan.steps, f"loss {loss:.3g}")
         self.plan.progress(self.plan.stage, self.plan.steps, self.plan.steps, f"loss {loss:.3g}")
+        if looks and self.best is None:
+            raise TrainingFailed("the loss on the validation part was no number at any look")
         if self.best is not None:
             self.network.load_state_dict(self.best)
         self.network.eval()
@@ -101,18 +107,21 @@ class Training:
         """Return the loss of a batch, which is taken in pieces where memory does not hold it."""
         self.network.train()
         while True:
-            size = self.piece or len(rows)
+            size = self.most or len(rows)
             try:
-                self.optimiser.zero_grad(set_to_none=True)
-                total = float(self.weights[labels].sum())
-                loss = 0.0
-                for start in range(0, len(rows), size):
-                    piece = slice(start, start + size)
-                    loss += self._backward(train.inputs(rows[piece]), labels[piece], total)
-                self.optimiser.step()
-                return loss
+                n_pieces = min(-(-len(rows) // size), max(1, len(rows) // _SMALLEST))
+                return self._accumulate(train, rows, labels, n_pieces=n_pieces)
             except (RuntimeError, MemoryError) as error:
-                self.piece = _smaller(size, error)
+                self.most = _smaller(size, error)
+            _free()
+
+    def _accumulate(self, train: Rows, rows: np.ndarray, labels: Tensor, *, n_pieces: int) -> float:
+        self.optimiser.zero_grad(set_to_none=True)
+        total, loss = float(self.weights[labels].sum()), 0.0
+        for piece in np.array_split(np.arange(len(rows)), n_pieces):
+            loss += self._backward(train.inputs(rows[piece]), labels[piece], total)
+        self.optimiser.step()
+        return loss
 
     def _backward(self, x: Tensor, labels: Tensor, total: float) -> float:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.bfloat16):
@@ -126,7 +135,7 @@ class Training:
         """Keep the weights if they are the best so far; return whether to stop."""
         scores = predict(self.network, val.inputs, len(val), at_once=self.plan.at_once)
         labels = torch.from_numpy(val.labels)
-        loss = float(F.cross_entropy(scores, labels, self.weights.cpu()))
+        loss = float(F.cross_entropy(scores, labels, self.look_weights))
         if loss < self.best_loss:
             self.best_loss, self.since_best = loss, 0
             state = self.network.state_dict()
@@ -151,8 +160,10 @@ def predict(
             try:
                 found.append(network(inputs(np.arange(start, min(start + size, n)))).float().cpu())
                 start += size
+                continue
             except (RuntimeError, MemoryError) as error:
                 size = _smaller(size, error, smallest=1)
+            _free()
     return torch.cat(found) if found else torch.empty(0, 0)
 
 
@@ -167,11 +178,16 @@ def batches(
     if real_share is None or not 0 < n_real < n:
         yield from _endless(np.arange(n), batch, rng)
         return
-    n_first = round(batch * real_share)
+    n_first = n_real_of(batch, real_share)
     real = _endless(np.arange(n_real), n_first, rng)
     made = _endless(np.arange(n_real, n), batch - n_first, rng)
     while True:
         yield np.concatenate([next(real), next(made)])
+
+
+def n_real_of(batch: int, real_share: float) -> int:
+    """Return how many images of a batch are real: the share, but at least one of each kind."""
+    return batch if real_share == 1 else min(max(round(batch * real_share), 1), batch - 1)
 
 
 def _endless(rows: np.ndarray, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -184,10 +200,16 @@ def _endless(rows: np.ndarray, batch: int, rng: np.random.Generator) -> Iterator
 
 
 def class_weights(
-    labels: np.ndarray, n_classes: int, *, n_real: int, real_share: float | None, balanced: bool
+    labels: np.ndarray,
+    n_classes: int,
+    *,
+    balanced: bool,
+    n_real: int = 0,
+    real_share: float | None = None,
 ) -> np.ndarray:
-    """Return what an image of each class weighs, float64 (classes,), so that all classes count
-    the same in the batches that `batches` makes; a class without images weighs nothing.
+    """Return what an image of each class weighs, float64 (classes,), so that all classes count the
+    same where this share of what is drawn comes from the first `n_real`; None: wherever it comes
+    from. A class without images weighs nothing.
     """
     if not balanced:
         return np.ones(n_classes)
@@ -220,6 +242,10 @@ def _smaller(size: int, error: Exception, smallest: int = _SMALLEST) -> int:
         ) from error
     half = max(smallest, size // 2)
     log.warning("not enough memory for %d images at once: going on with %d", size, half)
+    return half
+
+
+def _free() -> None:
+    """Give back what a failed step held; its exception must be gone."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return half

