@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("augkit")
 
 _PREDICTED_AT_ONCE = 32
+_BLOCK = 16
+"""Images that a frozen body sees at once, short blocks padded."""
 
 
 @dataclass
@@ -314,7 +316,7 @@ class Network(Classifier):
         """Return what names the features: network, weights, preprocessing, and kind of device."""
         digest = sha256_of(self._path())
         words = [self._architecture(), digest, self._preprocessing(3).key(), self.device_.type]
-        return " ".join([*words, "features-1"])
+        return " ".join([*words, "features-2"])
 
     def _body_features(self) -> Callable[[np.ndarray], np.ndarray]:
         """Return the function from images uint8 (n, H, W, C) to features; loads when first used."""
@@ -325,13 +327,17 @@ class Network(Classifier):
         def features(images: np.ndarray) -> np.ndarray:
             from augkit_classifiers.training import predict
 
+            # Always as many at once: sums in another order change the last bits, and every other
+            # number makes oneDNN keep another set of kernels.
+            padding = -len(images) % _BLOCK
+            padded = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
             found = predict(
                 self._body(),
-                lambda rows: prepare(images[rows]).to(self.device_),
-                len(images),
-                at_once=_PREDICTED_AT_ONCE,
+                lambda rows: prepare(padded[rows]).to(self.device_),
+                len(padded),
+                at_once=_BLOCK,
             )
-            return torch.flatten(found, 1).numpy()
+            return torch.flatten(found[: len(images)], 1).numpy()
 
         return features
 
