@@ -8,9 +8,10 @@ from pathlib import Path
 
 from augkit.augmentation import AugmentResult, augment
 from augkit.errors import InputError
-from augkit.evaluation import Evaluation, evaluate
+from augkit.evaluation import evaluate
 from augkit.ingestion.ingest import IngestReport, ingest
 from augkit.interfaces import Progress, silent
+from augkit.outcome import Evaluation
 from augkit.partitions import HOLDOUT
 from augkit.report.sheets import Preview, preview
 from augkit.testing import write_phantoms

@@ -8,7 +8,6 @@ decides its outcome; its probabilities are written once, atomically, and never c
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,17 +32,17 @@ from augkit.interfaces import (
     Schedule,
     silent,
 )
-from augkit.metrics import Score, score
+from augkit.outcome import Arm, Evaluation
 from augkit.partitions import Partition, Protocol, protocol
 from augkit.registry import Plugin, registry
 from augkit.results import Results
-from augkit.stats import effective_groups, interval, mean_of_fits, standard_error
+from augkit.scoring import Fit, metrics_of
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.format import digest_of
 from augkit.store.locate import open_store
 from augkit.store.reading import require_training
 from augkit.store.samples import JoinedSamples, StoredSamples
-from augkit.tables import counted, table
+from augkit.tables import counted
 
 log = logging.getLogger("augkit")
 
@@ -58,141 +57,6 @@ _WORTH_SAYING = 20.0
 _MANY_FEATURES = 300
 _SEEDS_APART = 1000
 """Fits under different partitions have different seeds: their randomness is not the same."""
-_BOUNDS = {"mcc": (-1.0, 1.0)}
-HEADLINE = ("accuracy", "balanced_accuracy", "auroc")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A metric of an arm with its 95 % interval, which covers test groups and fits."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if np.isnan(self.value):
-            return "cannot be computed"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to fill the training part, and how well the classifier then did."""
-
-    name: str
-    runs: tuple[str, ...]
-    rows: int
-    """Training rows in the first partition."""
-    metrics: dict[str, Estimate]
-    steps: int | None = None
-    """Most optimiser steps of a fit in the first partition; None: until convergence."""
-    same_as: str | None = None
-    """Another arm of exactly the same rows."""
-    unavailable: str | None = None
-    """Why this arm has no numbers under this protocol."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The outcome of `evaluate`."""
-
-    store: str
-    classifier: str
-    options: dict[str, Any]
-    protocol: str
-    seeds: int
-    classes: tuple[str, ...]
-    test_images: int
-    test_groups: int
-    arms: tuple[Arm, ...]
-    fits: int
-    computed: int
-    """Fits that this call computed; the others were there already."""
-    superseded: dict[str, str]
-    """Runs that arms of several runs leave out, each with the newer one that replaces it."""
-    notes: dict[str, str]
-    """What to know of runs: prototypes, models that have not learned their classes."""
-    device: str = "cpu"
-    steps: int | None = None
-    """Most optimiser steps of a fit; None: until convergence."""
-    looks: int | None = None
-    """How often a fit looks at the validation part."""
-    weights: str | None = None
-    """Which weights a network starts from."""
-    reduced: str | None = None
-    """What was cut, in all arms alike, to fit into the time that a CPU gets; None: nothing."""
-    caveat: str = ""
-    """What the classifier wants every reader to know."""
-
-    def to_json(self) -> str:
-        """Return the keys of --json; see docs/json.md."""
-        return json.dumps(_finite({**asdict(self), "comparisons": []}))
-
-    def to_frame(self) -> Any:
-        """Return a pandas DataFrame with a row for each arm and metric (needs pandas)."""
-        import pandas as pd
-
-        rows = [
-            {"arm": arm.name, "rows": arm.rows, "metric": name, **asdict(estimate)}
-            for arm in self.arms
-            for name, estimate in arm.metrics.items()
-        ]
-        return pd.DataFrame(rows)
-
-    def __str__(self) -> str:
-        head = (
-            f"{self.classifier} on {self.store}: {self.protocol}, "
-            f"{self.seeds} {'seed' if self.seeds == 1 else 'seeds'}, "
-            f"{self.test_images} real test images in {self.test_groups} groups"
-        )
-        lines = [head, *self._how(), "", self._table(HEADLINE), "", self._by_class(), "", _CAPTION]
-        lines += [f"note: {a.name} is the same as {a.same_as}" for a in self.arms if a.same_as]
-        lines += [f"note: {a.name}: {a.unavailable}" for a in self.arms if a.unavailable]
-        lines += [
-            f"note: run {old!r} is left out: {new!r} is the same recipe on the images, or by the "
-            "model, of today"
-            for old, new in self.superseded.items()
-        ]
-        lines += [f"note: run {run!r}: {note}" for run, note in self.notes.items()]
-        return "\n".join(lines)
-
-    def _how(self) -> list[str]:
-        """Return what decides how the numbers are to be read: weights, budget, reductions."""
-        lines = [f"weights: {self.weights}"] if self.weights else []
-        if self.steps is not None:
-            fewest = min((arm.steps for arm in self.arms if arm.steps), default=self.steps)
-            steps = counted(self.steps, "optimiser step")
-            lines.append(
-                f"each fit: at most {f'{fewest} to {steps}' if fewest < self.steps else steps} and "
-                f"{counted(self.looks or 0, 'look')} at the validation part, the best look kept; "
-                f"on {self.device}"
-            )
-        if self.reduced:
-            lines.append(f"REDUCED to fit into {in_words(LIMIT)}: {self.reduced}; --full does all")
-        return [*lines, *([f"NOTE: {self.caveat}"] if self.caveat else [])]
-
-    def _distinct(self) -> list[Arm]:
-        return [arm for arm in self.arms if arm.metrics and arm.same_as is None]
-
-    def _table(self, names: Sequence[str]) -> str:
-        rows = [[a.name, a.rows, *(a.metrics[n] for n in names)] for a in self._distinct()]
-        return table(["arm", "training images", *(n.replace("_", " ") for n in names)], rows)
-
-    def _by_class(self) -> str:
-        rows = []
-        for arm in self._distinct():
-            for name in self.classes:
-                found = [arm.metrics[f"{m}:{name}"] for m in ("sensitivity", "specificity")]
-                rows.append([arm.name, name, *found])
-        return table(["arm", "class", "sensitivity", "specificity"], rows)
-
-
-_CAPTION = (
-    "In brackets: 95 % intervals over test groups and fits. Whether the intervals of two arms "
-    "overlap says\nlittle of their difference, for the arms share their test images. "
-    "No verdict is given."
-)
 
 
 def evaluate(
@@ -315,15 +179,6 @@ class _Task:
     schedule: Schedule | None
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """The outcome of one fit."""
-
-    partition: int
-    seed: int
-    probabilities: np.ndarray
-
-
 @dataclass
 class _Evaluation:
     """One evaluation on its way."""
@@ -352,7 +207,7 @@ class _Evaluation:
             for name, runs in there.items()
         }
         self.budget = self._budget(trains)
-        fits: dict[str, list[_Fit]] = {name: [] for name in there}
+        fits: dict[str, list[Fit]] = {name: [] for name in there}
         tasks = self._tasks(trains, self.budget)
         for done, task in enumerate(tasks, 1):
             if done > 1 and task.number != tasks[done - 2].number:
@@ -367,7 +222,7 @@ class _Evaluation:
                 name,
                 arms[name],
                 len(trains[0, name]),
-                self._metrics(fits[name]),
+                metrics_of(fits[name], self.snapshot, self.plan),
                 steps.get(name),
                 twin(name, arms),
             )
@@ -482,14 +337,14 @@ class _Evaluation:
 
     # -- fits ----------------------------------------------------------------------------------
 
-    def _fit(self, task: _Task) -> _Fit:
+    def _fit(self, task: _Task) -> Fit:
         identity = self._identity(task)
         found = self.results.read(identity)
         if found is None:
             found = self._compute(task)
             self.results.write(identity, found)
             self.computed += 1
-        return _Fit(task.number, task.seed, found)
+        return Fit(task.number, task.seed, found)
 
     def _others(self, partition: Partition) -> tuple[StoredSamples, StoredSamples]:
         return self.snapshot.validation(partition), self.snapshot.test(partition)
@@ -621,62 +476,6 @@ class _Evaluation:
                 notes[run.name] = note
         return notes
 
-    def _metrics(self, fits: list[_Fit]) -> dict[str, Estimate]:
-        """Return each metric: per seed and repeat over its folds, then averaged."""
-        rounds: dict[tuple[int, int], list[_Fit]] = {}
-        per_repeat = max(1, len(self.plan.partitions) // self._repeats())
-        for fit in fits:
-            rounds.setdefault((fit.partition // per_repeat, fit.seed), []).append(fit)
-        scores = [self._score(r) for r in rounds.values()]
-        groups = self.snapshot.real.groups
-        return {
-            name: _estimate([s[name] for s in scores], groups, _BOUNDS.get(name, (0.0, 1.0)))
-            for name in scores[0]
-        }
-
-    def _repeats(self) -> int:
-        return len({p.name.partition(", repeat ")[2] for p in self.plan.partitions})
-
-    def _score(self, fits: list[_Fit]) -> dict[str, Score]:
-        """Return the metrics of one round of folds, as scores over all real rows."""
-        tested = [
-            np.flatnonzero(self.snapshot.parts(self.plan.partitions[fit.partition]) == 2)
-            for fit in fits
-        ]
-        index = np.concatenate(tested)
-        scored = score(
-            self.snapshot.real.labels[index],
-            np.concatenate([fit.probabilities for fit in fits]),
-            self.snapshot.classes,
-            fits=np.repeat([fit.partition for fit in fits], [len(rows) for rows in tested]),
-        )
-        n = len(self.snapshot.real.keys)
-        return {name: _spread(found, index, n) for name, found in scored.items()}
-
-
-def _spread(found: Score, index: np.ndarray, n: int) -> Score:
-    """Return a score of the tested rows as one of all n rows; the others do not move it."""
-    influence, weight = np.zeros(n), np.zeros(n)
-    influence[index], weight[index] = found.influence, found.weight
-    return Score(found.value, influence, weight)
-
-
-def _estimate(scores: Sequence[Score], groups: np.ndarray, bounds: tuple[float, float]) -> Estimate:
-    """Return the mean of the rounds (seeds, repeats) with its interval over groups and fits."""
-    weight = np.mean([s.weight for s in scores], axis=0)
-    used = weight > 0
-    influences = np.stack([s.influence[used] for s in scores])
-    values = [s.value for s in scores]
-    if np.isnan(values).any() or not used.any():
-        return Estimate(float("nan"), float("nan"), float("nan"))
-    mean = mean_of_fits(values, influences, groups[used])
-    error = standard_error(mean.influence, groups[used])
-    n_groups = effective_groups(weight[used], groups[used])
-    low, high = interval(
-        mean.value, error, n_groups=n_groups, fits=mean.fit_variance, bounds=bounds
-    )
-    return Estimate(mean.value, low, high)
-
 
 def _length(schedule: Schedule) -> int:
     return schedule.steps
@@ -705,12 +504,3 @@ def _checked(found: Any, shape: tuple[int, int], name: str) -> np.ndarray:
             f"classifier {name!r}: predict_proba() returned rows that are no probabilities"
         )
     return found.astype(np.float32)
-
-
-def _finite(value: Any) -> Any:
-    """Return JSON values with null in place of NaN."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
