@@ -135,8 +135,10 @@ def test_a_download_that_fails_is_no_crash_and_says_why(monkeypatch, caplog):
     monkeypatch.delenv(OFFLINE)
     monkeypatch.setattr(weights.urllib.request, "urlopen", refused)
     caplog.set_level(logging.INFO, "augkit")
-    assert ResNet().settle(SHAPE, "cpu").weights == "none"
-    assert "cannot be downloaded: no route to host" in caplog.text
+    for cls in (ResNet, NASNet):
+        caplog.clear()
+        assert cls().settle(SHAPE, "cpu").weights == "none"
+        assert "cannot be downloaded: no route to host" in caplog.text
 
 
 def test_offline_nothing_is_asked_for(monkeypatch):

