@@ -60,10 +60,10 @@ LEARNING = {
 LEARNING_SLOWLY = {
     "resnet": ({"depth": "18", "weights": "none", "batch": 8}, 40),
     "timm": ({"model": "resnet10t", "weights": "none", "batch": 8}, 80),
-    "alexnet": ({"batch": 8, "learning_rate": 3e-4}, 60),
+    "alexnet": ({"batch": 8, "learning_rate": 3e-4}, 30),
     "vgg16": ({"weights": "none", "batch": 8, "learning_rate": 1e-4}, 25),
-    "inception": ({"weights": "none", "batch": 8}, 100),
-    "nasnet": ({"weights": "none", "batch": 8, "input_size": "64x64"}, 80),
+    "inception": ({"weights": "none", "batch": 8}, 50),
+    "nasnet": ({"weights": "none", "batch": 8, "input_size": "64x64"}, 20),
     "efficientnet-lite1": ({"input_size": "96x96", "batch": 8}, 100),
     "efficientnet-lite2": ({"input_size": "96x96", "batch": 8}, 100),
 }

@@ -106,6 +106,18 @@ def test_the_best_look_is_restored():
     assert torch.equal(kept.weight, first.weight)
 
 
+def test_batch_normalisation_forgets_what_it_was_initialised_with():
+    """Activations a thousand times smaller than its initial variance, and ten steps."""
+    rows = problem()
+    small = Rows(lambda chosen: rows.inputs(chosen) * 1e-3, rows.labels)
+    with seeded(0):
+        network = torch.nn.Sequential(torch.nn.BatchNorm1d(5, momentum=0.01), torch.nn.Linear(5, 2))
+    Training(network, plan(30, 1), CPU).run(small, small)
+    found = predict(network, small.inputs, 40, at_once=40)
+    assert (found.argmax(1).numpy() == rows.labels).mean() > 0.9
+    assert network[0].momentum == 0.01
+
+
 def test_patience_ends_the_training():
     seen = []
     rows = problem()

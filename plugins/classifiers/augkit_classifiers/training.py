@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,8 @@ from augkit.interfaces import Progress, silent
 log = logging.getLogger("augkit")
 
 _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "alloc_failed")
+_RECENT, _AT_ONCE = 4, 32
+"""Batches, and images of each, that the statistics of batch normalisation are taken from."""
 _SMALLEST = 2
 """Images at once: batch normalisation cannot work on one."""
 
@@ -69,6 +72,8 @@ class Training:
     best: dict[str, Tensor] | None = field(default=None, init=False)
     best_loss: float = field(default=math.inf, init=False)
     since_best: int = field(default=0, init=False)
+    recent: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=_RECENT), init=False)
+    """The rows of the last steps."""
 
     def __post_init__(self) -> None:
         trained = [p for p in self.network.parameters() if p.requires_grad]
@@ -85,6 +90,7 @@ class Training:
         loss = math.nan
         for step in range(1, self.plan.steps + 1):
             rows = next(self.plan.batches)
+            self.recent.append(rows)
             # Follow the gradient of one batch.
             loss = self._step(train, rows, labels[rows].to(self.device))
             if not math.isfinite(loss):
@@ -93,10 +99,14 @@ class Training:
                     f"rate may help, -o learning_rate={self.plan.learning_rate / 10:g}"
                 )
             # Look at the validation part; keep the best.
-            if step in looks and self._look(val):
-                break
+            if step in looks:
+                settle_statistics(self.network, train, self.recent)
+                if self._look(val):
+                    break
             self.plan.progress(self.plan.stage, step, self.plan.steps, f"loss {loss:.3g}")
         self.plan.progress(self.plan.stage, self.plan.steps, self.plan.steps, f"loss {loss:.3g}")
+        if not looks:
+            settle_statistics(self.network, train, self.recent)
         if looks and self.best is None:
             raise TrainingFailed("the loss on the validation part was no number at any look")
         if self.best is not None:
@@ -143,6 +153,27 @@ class Training:
             return False
         self.since_best += 1
         return self.plan.patience is not None and self.since_best >= self.plan.patience
+
+
+def settle_statistics(network: nn.Module, train: Rows, recent: Iterable[np.ndarray]) -> None:
+    """Give batch normalisation the statistics of recent batches under the weights of now.
+
+    Its running averages still hold what it was initialised with, and weights of long ago, which
+    after a few dozen steps from scratch can hide all that was learned (Wu and Johnson 2021).
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over the batches
+    network.train()
+    with torch.no_grad():
+        for rows in recent:
+            network(train.inputs(rows[:_AT_ONCE]))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def predict(
