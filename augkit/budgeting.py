@@ -38,8 +38,9 @@ class Work:
     def seconds(self, cost: Cost, share: float = 1.0) -> float:
         """Return how long one fit takes with a share of its steps."""
         schedule = part_of(self.schedule, share)
-        looked_at = schedule.looks * self.n_validation + self.n_test
-        return cost.setup + schedule.steps * cost.step + looked_at * cost.image
+        look = cost.look + self.n_validation * cost.image
+        trained = schedule.steps * cost.step + schedule.looks * look
+        return cost.setup + trained + self.n_test * cost.image
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,10 @@ def in_words(duration: float) -> str:
 
 def _said(works: Sequence[Work], seeds: int, share: float) -> str | None:
     """Return in words what is left of what was asked for; None: all of it."""
-    asked, longest = len(works[0].fits_left), max((w.schedule for w in works), key=_steps)
+    asked, longest = len(works[0].fits_left), max(work.schedule for work in works)
     parts = [f"{seeds} of {asked} seeds"] if seeds < asked else []
     if share < 1:
         left = part_of(longest, share)
         parts.append(f"{left.steps} of {longest.steps} steps")
         parts.append(f"{left.looks} of {longest.looks} looks")
     return ", ".join(parts) or None
-
-
-def _steps(schedule: Schedule) -> int:
-    return schedule.steps

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from augkit.interfaces import (
 )
 from augkit.outcome import Arm, Evaluation
 from augkit.partitions import Partition, Protocol, protocol
+from augkit.plans import call
 from augkit.registry import Plugin, registry
 from augkit.results import Results
 from augkit.scoring import Fit, metrics_of
@@ -45,8 +46,6 @@ from augkit.store.samples import JoinedSamples, StoredSamples
 from augkit.tables import counted
 
 log = logging.getLogger("augkit")
-
-_T = TypeVar("_T")
 
 N_SEEDS = 5
 REAL_SHARE = 0.5
@@ -104,7 +103,7 @@ def evaluate(
         full=full,
         device=device if built.uses_device else "cpu",
     )
-    settled = _asked(plugin.name, "settle", lambda: built.settle(snapshot.shape, how.device))
+    settled = call(built, "settle", snapshot.shape, how.device)
     if settled.caveat():
         log.warning("NOTE: %s", settled.caveat())
     return _Evaluation(opened, snapshot, plugin, settled, how, progress).run(chosen)
@@ -195,8 +194,18 @@ class _Evaluation:
         self.results = Results(self.store.side_folder("results"))
         self.cache = FeatureCache(self.store.side_folder("cache"))
         self.provenance = self.classifier.provenance()
+        self.parts = [self._parts(partition) for partition in self.plan.partitions]
         self.slow = False
         self.computed = 0
+
+    def _parts(self, partition: Partition) -> tuple[StoredSamples, StoredSamples, StoredSamples]:
+        """Return the real images of the training, validation and test part."""
+        snapshot = self.snapshot
+        return (
+            snapshot.training(partition),
+            snapshot.validation(partition),
+            snapshot.test(partition),
+        )
 
     def run(self, arms: Mapping[str, tuple[str, ...]]) -> Evaluation:
         missing = {name: obstacle(self.snapshot, runs, self.plan) for name, runs in arms.items()}
@@ -252,7 +261,7 @@ class _Evaluation:
         if cost is None:
             return whole
         features = self._seconds_of_features(cost, left)
-        works = [work for work in self._works(tasks, left) if work]
+        works = list(self._works(tasks, left))
         total = seconds(works, cost) + features
         self.slow = seconds(works, cost) / len(left) > _SLOW
         self._announce(total, features, len(left))
@@ -279,15 +288,16 @@ class _Evaluation:
 
     def _not_done(self, tasks: Sequence[_Task]) -> list[_Task]:
         """Return the fits that are to be computed; one that two arms share counts once."""
-        distinct = {digest_of(self._identity(task)): task for task in tasks}
-        return [t for t in distinct.values() if self.results.read(self._identity(t)) is None]
+        identities = [self._identity(task) for task in tasks]
+        distinct = {digest_of(i): (t, i) for t, i in zip(tasks, identities, strict=True)}
+        return [task for task, name in distinct.values() if self.results.read(name) is None]
 
     def _tasks(self, trains: Mapping[tuple[int, str], Samples], budget: Budget) -> list[_Task]:
         """Return the fits in the order in which they are done."""
         made = []
         for number, partition in enumerate(self.plan.partitions):
             here = {arm: train for (k, arm), train in trains.items() if k == number}
-            n_real = len(self.snapshot.training(partition))
+            n_real = len(self.parts[number][0])
             largest = max([n_real, *map(len, here.values())])
             for arm, train in here.items():
                 schedule = self._schedule(n_real, largest, len(train))
@@ -314,19 +324,18 @@ class _Evaluation:
         for key, task in distinct.items():
             if task.schedule is None:
                 continue
-            validation, test = self._others(task.partition)
+            _, validation, test = self.parts[task.number]
             open_ = tuple(seed in seeds.get(key, ()) for seed in range(self.how.seeds))
             yield Work(open_, len(validation), len(test), task.schedule)
 
     def _cost(self, task: _Task) -> Cost | None:
-        context = self._context(task)
-        return _asked(self.plugin.name, "cost", lambda: self.classifier.cost(task.train, context))
+        return call(self.classifier, "cost", task.train, self._context(task))
 
     def _seconds_of_features(self, cost: Cost, left: Sequence[_Task]) -> float:
         """Return how long the features take that are not known yet, each image counted once."""
         pieces: dict[str, Samples] = {}
         for task in left:
-            for samples in (task.train, *self._others(task.partition)):
+            for samples in (task.train, *self.parts[task.number][1:]):
                 for piece in getattr(samples, "pieces", (samples,)):
                     pieces[piece.digest] = piece
         asked = JoinedSamples([*pieces.values()])
@@ -346,12 +355,9 @@ class _Evaluation:
             self.computed += 1
         return Fit(task.number, task.seed, found)
 
-    def _others(self, partition: Partition) -> tuple[StoredSamples, StoredSamples]:
-        return self.snapshot.validation(partition), self.snapshot.test(partition)
-
     def _identity(self, task: _Task) -> dict[str, Any]:
         """Return everything that decides the outcome of a fit."""
-        validation, test = self._others(task.partition)
+        _, validation, test = self.parts[task.number]
         identity = {
             "classifier": self.plugin.name,
             "distribution": self.plugin.distribution,
@@ -422,25 +428,29 @@ class _Evaluation:
     def _compute(self, task: _Task) -> np.ndarray:
         """Fit a fresh classifier and return float32 (N, classes) for the test images."""
         require_training(task.train)
-        validation, test = self._others(task.partition)
+        _, validation, test = self.parts[task.number]
         classifier = self.plugin.build(option_tools.values(self.classifier))
         where = f"arm {task.arm!r}, {task.partition.name}, seed {task.seed}"
         context = self._context(task)
 
-        def work() -> Any:
-            classifier.fit(task.train, validation, context)
-            return classifier.predict_proba(test)
-
         try:
-            found = _asked(self.plugin.name, where, work)
+            classifier.fit(task.train, validation, context)
+            found = classifier.predict_proba(test)
         except TrainingFailed as error:
             raise TrainingFailed(f"{self.plugin.name} on {where}: {error}") from error
+        except AugkitError:
+            raise
+        except Exception as error:
+            raise PluginFailed(
+                f"classifier {self.plugin.name!r} failed on {where}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         return _checked(found, (len(test), len(self.snapshot.classes)), self.plugin.name)
 
     # -- what was found ------------------------------------------------------------------------
 
     def _evaluation(self, arms: tuple[Arm, ...], tasks: Sequence[_Task]) -> Evaluation:
-        longest = max((t.schedule for t in tasks if t.schedule), key=_length, default=None)
+        longest = max((t.schedule for t in tasks if t.schedule), default=None)
         tested = np.zeros(len(self.snapshot.real.keys), bool)
         for partition in self.plan.partitions:
             tested |= self.snapshot.parts(partition) == 2
@@ -475,22 +485,6 @@ class _Evaluation:
             if note:
                 notes[run.name] = note
         return notes
-
-
-def _length(schedule: Schedule) -> int:
-    return schedule.steps
-
-
-def _asked(name: str, what: str, work: Callable[[], _T]) -> _T:
-    """Return what a classifier answers. Raises PluginFailed where it fails by its own fault."""
-    try:
-        return work()
-    except AugkitError:
-        raise
-    except Exception as error:
-        raise PluginFailed(
-            f"classifier {name!r} failed on {what}: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _checked(found: Any, shape: tuple[int, int], name: str) -> np.ndarray:

@@ -276,9 +276,12 @@ class Augmenter:
         return type(self).fit is not Augmenter.fit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Schedule:
-    """How long a classifier that takes optimiser steps trains: the same in every arm."""
+    """How long a classifier that takes optimiser steps trains: the same in every arm.
+
+    The longer of two is the greater.
+    """
 
     steps: int
     """The most optimiser steps of a fit."""
@@ -296,6 +299,9 @@ class Cost:
 
     step: float = 0.0
     """Of an optimiser step."""
+
+    look: float = 0.0
+    """Of a look at the validation part, without its images."""
 
     image: float = 0.0
     """Of predicting one image."""

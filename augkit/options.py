@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from typing import Any, TypeVar
 from augkit.errors import OptionError
 
 T = TypeVar("T")
+
+SIZE = re.compile(r"[1-9]\d{0,3}x[1-9]\d{0,3}")
+"""A size as users type it: WxH in pixels, such as 96x80."""
 
 
 def option(
@@ -24,6 +28,12 @@ def option(
     For a pair, such as a range, the bounds hold for both ends.
     """
     return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high})
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Return height and width of a size like 96x80, which names the width first; see `SIZE`."""
+    width, height = map(int, text.split("x"))
+    return height, width
 
 
 def build(plugin: type[T], values: Mapping[str, Any] | None = None) -> T:

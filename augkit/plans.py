@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from augkit.errors import AugkitError, OptionError, PluginFailed
-from augkit.interfaces import Augmenter, Samples
+from augkit.interfaces import Augmenter, Classifier, Samples
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ def _repeat(pool: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
     return np.concatenate([np.tile(pool, times), extra])
 
 
-def call(augmenter: Augmenter, method: str, *arguments: Any) -> Any:
+def call(plugin: Augmenter | Classifier, method: str, *arguments: Any) -> Any:
     """Call a plugin; whatever it raises becomes a named error with the cause kept."""
     try:
-        return getattr(augmenter, method)(*arguments)
+        return getattr(plugin, method)(*arguments)
     except AugkitError:
         raise
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PluginFailed(f"plugin {augmenter.name!r} failed in {method}(): {why}") from error
+        raise PluginFailed(f"plugin {plugin.name!r} failed in {method}(): {why}") from error

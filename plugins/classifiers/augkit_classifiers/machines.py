@@ -7,6 +7,7 @@ probabilities by one temperature that is chosen, like the strength, on the valid
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ import numpy as np
 
 from augkit.descriptors import LEAST_SPREAD
 from augkit.errors import InputError, PluginFailed
-from augkit.interfaces import Context
+from augkit.interfaces import Classifier, Context, Samples
+from augkit.options import option
 
 # From wider ranges, by the validation parts of BUSI with texture features: beyond, the log loss
 # was worse, or better by less than 0.005, and trees deeper than stumps gained nothing.
@@ -49,6 +51,56 @@ class Recipe:
 
     balanced: bool = True
     """Whether the classes weigh the same, in the fit and in what is chosen after it."""
+
+
+@dataclass
+class OnFeatures(Classifier):
+    """A support vector machine, or what a subclass makes of it, on features that it names."""
+
+    family = "classical"
+    deterministic = True  # AdaBoost as well
+    fast = True
+
+    kernel: Literal["linear", "rbf"] = option("linear", "of the support vector machine")
+    C: float | None = option(
+        None,
+        "inverse strength of the SVM's penalty on the mean loss; none: chosen on the validation "
+        "part, as is the number of AdaBoost's trees",
+        low=1e-6,
+        high=1e6,
+    )
+    class_weight: Literal["balanced", "none"] = option(
+        "balanced", "balanced: every class weighs the same; none: every image does"
+    )
+
+    @abstractmethod
+    def features(self, samples: Samples) -> np.ndarray:
+        """Return float32 (N, d), by way of `context_.cached`."""
+
+    def recipe(self) -> Recipe:
+        """Return what to make of the features."""
+        balanced = self.class_weight == "balanced"
+        return Recipe(self.name, kernel=self.kernel, C=self.C, balanced=balanced)
+
+    def fit(self, train: Samples, val: Samples, context: Context) -> None:
+        """Fit until convergence; what is not given is chosen by the log loss on `val`.
+
+        Ignores the seed and the budget. Raises InputError if `train` holds fewer than two
+        classes, PluginFailed if the optimiser does not converge.
+        """
+        self.context_ = context
+        self.machine_ = fit_machine(
+            self.features(train),
+            train.labels,
+            self.features(val),
+            val.labels,
+            recipe=self.recipe(),
+            context=context,
+        )
+
+    def predict_proba(self, samples: Samples) -> np.ndarray:
+        """Return float32 (N, n_classes); a class that was not in training has probability 0."""
+        return self.machine_.predict_proba(self.features(samples))
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,8 @@ An architecture adds its name, where its ImageNet weights are published, and how
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -23,14 +21,15 @@ import numpy as np
 from augkit.devices import realised_precision
 from augkit.errors import InputError, OptionError
 from augkit.interfaces import About, Classifier, Context, Cost, Samples, Schedule, Shape
-from augkit.options import option
+from augkit.options import SIZE, option, size_of
+from augkit_classifiers.machines import classes_present
 from augkit_classifiers.preprocessing import HALF, Preprocessing
 from augkit_classifiers.weights import Published, load_into, missing, read_state, sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-log = logging.getLogger("augkit")
+    from augkit_classifiers.training import Rows
 
 _PREDICTED_AT_ONCE = 32
 _BLOCK = 16
@@ -106,9 +105,7 @@ class Network(Classifier):
 
     def check(self) -> None:
         """Raise OptionError for options that contradict each other."""
-        if self.input_size is not None and not re.fullmatch(
-            r"[1-9]\d{0,3}x[1-9]\d{0,3}", self.input_size
-        ):
+        if self.input_size is not None and not SIZE.fullmatch(self.input_size):
             raise OptionError(
                 f"option 'input_size' of {self.name} is {self.input_size!r}; it is like 224x224"
             )
@@ -209,9 +206,7 @@ class Network(Classifier):
 
     def _fit_into(self, owner: Network, train: Samples, val: Samples, context: Context) -> None:
         """Fit with settled options; what is learned is kept by `owner`."""
-        labels = train.labels
-        if len(np.unique(labels)) < 2:
-            raise InputError(_too_few(self.name, labels, context.classes))
+        classes_present(train.labels, self.name, context)
         self._begin(context)
         if self.train == "head":
             self._fit_head(train, val)
@@ -418,8 +413,7 @@ class Network(Classifier):
     def _size(self) -> tuple[int, int]:
         """Return height and width of what the network gets."""
         assert self.input_size is not None
-        width, height = map(int, self.input_size.split("x"))
-        return height, width
+        return size_of(self.input_size)
 
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return (self.mean, self.std) if self.weights != "none" else (HALF, HALF)
@@ -443,48 +437,50 @@ class Network(Classifier):
         """Time the features of some images, and steps of an output layer on them."""
         import torch
 
+        from augkit_classifiers.training import Rows
+
         features = self._body_features()
         images = train[0 : min(16, len(train))]
         held = torch.from_numpy(features(images)).to(self.device_)  # loads the body as well
         seconds = _seconds(lambda: features(images)) / len(images)
         layer = torch.nn.Linear(held.shape[1], len(self.context_.classes)).to(self.device_)
-        step = self._seconds_of_step(
-            layer, lambda rows: held[rows % len(images)], train.labels[: len(images)]
-        )
+        rows = Rows(lambda rows: held[rows % len(images)], train.labels[: len(images)])
+        step, _ = self._seconds_of_training(layer, rows)
         return Cost(step=step, features={self.feature_key(): seconds})
 
     def _cost_of_all(self, train: Samples) -> Cost:
         """Time setting up, steps, and predicting some images."""
-        from augkit_classifiers.training import predict
+        from augkit_classifiers.training import Rows, predict
 
         start = time.perf_counter()
         network = self._loaded(len(self.context_.classes), self._channels(train)).to(self.device_)
         setup = time.perf_counter() - start
         prepare = self._image_rows(train)[0]
-        step = self._seconds_of_step(network, prepare, train.labels)
+        step, look = self._seconds_of_training(network, Rows(prepare, train.labels))
         n = min(_PREDICTED_AT_ONCE, len(train))
-        look = partial(predict, network, prepare, n, at_once=n)
-        return Cost(setup=setup, step=step, image=min(_seconds(look), _seconds(look)) / n)
+        some = partial(predict, network, prepare, n, at_once=n)
+        image = min(_seconds(some), _seconds(some)) / n
+        return Cost(setup=setup, step=step, look=look, image=image)
 
-    def _seconds_of_step(
-        self, network: nn.Module, inputs: Callable[[np.ndarray], Tensor], labels: np.ndarray
-    ) -> float:
-        """Return the seconds of a step: two of them, after two that also set things up."""
+    def _seconds_of_training(self, network: nn.Module, train: Rows) -> tuple[float, float]:
+        """Return the seconds of a step, of two after two that set things up; and of what a look
+        takes besides its images.
+        """
         from augkit_classifiers import training
 
         rng, even = np.random.default_rng(0), np.ones(len(self.context_.classes))
         plan = training.Plan(
             steps=2,
             looks=1,
-            batches=training.batches(len(labels), self.batch, rng, n_real=0, real_share=None),
+            batches=training.batches(len(train), self.batch, rng, n_real=0, real_share=None),
             class_weights=even,
             look_weights=even,
             learning_rate=self.learning_rate,
             bfloat16=self.precision == "bfloat16",
         )
         work = training.Training(network, plan, self.device_)
-        rows, nothing = training.Rows(inputs, labels), training.Rows(_nothing, labels[:0])
-        return min(_seconds(lambda: work.run(rows, nothing)) for _ in range(2)) / 2
+        step = min(_seconds(lambda: [work.step(train) for _ in range(2)]) for _ in range(2)) / 2
+        return step, _seconds(lambda: training.settle_statistics(network, train, work.recent))
 
 
 @contextmanager
@@ -539,8 +535,3 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def _nothing(rows: np.ndarray) -> Tensor:
     raise AssertionError("there are no validation images to look at")
-
-
-def _too_few(name: str, labels: np.ndarray, classes: tuple[str, ...]) -> str:
-    held = f"only images of class {classes[labels[0]]!r}" if len(labels) else "no images"
-    return f"the training part holds {held}; {name} needs at least two classes. Ingest more images"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from augkit.errors import OptionError, PluginError
-from augkit.interfaces import About, Classifier, Context, Samples, Shape
+from augkit.interfaces import About, Samples, Shape
 from augkit.options import option
-from augkit_classifiers.machines import Recipe, fit_machine
+from augkit_classifiers.machines import OnFeatures, Recipe
 
 _KEY = "texture-1"
 _LEVELS = 32
@@ -24,7 +24,7 @@ _MOST_SCALES = 4
 
 
 @dataclass
-class Texture(Classifier):
+class Texture(OnFeatures):
     """A support vector machine or AdaBoost on co-occurrences, binary patterns and wavelets.
 
     The classical way with breast ultrasound. The classes weigh the same by default and plain
@@ -33,23 +33,9 @@ class Texture(Classifier):
     """
 
     name = "texture"
-    family = "classical"
-    deterministic = True  # AdaBoost as well: see machines
-    fast = True
 
     machine: Literal["svm", "adaboost"] = option(
         "svm", "svm: support vector machine; adaboost: AdaBoost on stumps"
-    )
-    kernel: Literal["linear", "rbf"] = option("linear", "of the support vector machine")
-    C: float | None = option(
-        None,
-        "inverse strength of the SVM's penalty on the mean loss; none: chosen on the validation "
-        "part, as is the number of AdaBoost's trees",
-        low=1e-6,
-        high=1e6,
-    )
-    class_weight: Literal["balanced", "none"] = option(
-        "balanced", "balanced: every class weighs the same; none: every image does"
     )
 
     @classmethod
@@ -70,27 +56,13 @@ class Texture(Classifier):
         _libraries()
         return self
 
-    def fit(self, train: Samples, val: Samples, context: Context) -> None:
-        """Fit until convergence; what is not given is chosen by the log loss on `val`.
+    def recipe(self) -> Recipe:
+        """Return what to make of the features."""
+        return replace(super().recipe(), machine=self.machine)
 
-        Ignores the seed and the budget. Raises InputError if `train` holds fewer than two
-        classes, PluginFailed if the optimiser does not converge.
-        """
-        self.context_ = context
-        self.machine_ = fit_machine(
-            context.cached(_KEY, texture, train),
-            train.labels,
-            context.cached(_KEY, texture, val),
-            val.labels,
-            recipe=Recipe(
-                self.name, self.machine, self.kernel, self.C, self.class_weight == "balanced"
-            ),
-            context=context,
-        )
-
-    def predict_proba(self, samples: Samples) -> np.ndarray:
-        """Return float32 (N, n_classes); a class that was not in training has probability 0."""
-        return self.machine_.predict_proba(self.context_.cached(_KEY, texture, samples))
+    def features(self, samples: Samples) -> np.ndarray:
+        """Return float32 (N, d), see `texture`."""
+        return self.context_.cached(_KEY, texture, samples)
 
 
 def texture(images: np.ndarray) -> np.ndarray:

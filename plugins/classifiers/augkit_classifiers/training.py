@@ -86,13 +86,10 @@ class Training:
     def run(self, train: Rows, val: Rows) -> None:
         """Train. Raises TrainingFailed where the loss is not finite or memory runs out."""
         looks = _positions(self.plan.steps, self.plan.looks) if len(val) else set()
-        labels = torch.from_numpy(train.labels)
         loss = math.nan
         for step in range(1, self.plan.steps + 1):
-            rows = next(self.plan.batches)
-            self.recent.append(rows)
             # Follow the gradient of one batch.
-            loss = self._step(train, rows, labels[rows].to(self.device))
+            loss = self.step(train)
             if not math.isfinite(loss):
                 raise TrainingFailed(
                     f"the loss is {loss} at step {step} of {self.plan.steps}: a smaller learning "
@@ -113,8 +110,11 @@ class Training:
             self.network.load_state_dict(self.best)
         self.network.eval()
 
-    def _step(self, train: Rows, rows: np.ndarray, labels: Tensor) -> float:
+    def step(self, train: Rows) -> float:
         """Return the loss of a batch, which is taken in pieces where memory does not hold it."""
+        rows = next(self.plan.batches)
+        labels = torch.from_numpy(train.labels[rows]).to(self.device)
+        self.recent.append(rows)
         self.network.train()
         while True:
             size = self.most or len(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +10,7 @@ import numpy as np
 
 from augkit.errors import InputError, OptionError
 from augkit.interfaces import Augmenter, Context, Fitted, Samples, Shape
-from augkit.options import option
+from augkit.options import SIZE, option, size_of
 
 if TYPE_CHECKING:  # they import torch
     from augkit_dagan.sampling import Generators
@@ -101,7 +100,7 @@ class Dagan(Augmenter):
 
     def check(self) -> None:
         """Raise OptionError for options that contradict each other."""
-        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", self.size):
+        if self.size is not None and not SIZE.fullmatch(self.size):
             raise OptionError(f"option 'size' of dagan is {self.size!r}; it must be like 96x80")
         if self.epochs is not None and self.steps is not None:
             raise OptionError("dagan takes epochs or steps, not both")
@@ -189,12 +188,6 @@ def usual_widths(doublings: int) -> tuple[int, ...]:
     Five doublings give 256, 128, 64, 32, 16.
     """
     return tuple(min(16 * 2**k, 256) for k in reversed(range(doublings)))
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """Return height and width of a size like 96x80, which names the width first."""
-    width, height = map(int, text.split("x"))
-    return height, width
 
 
 def _size_for(shape: Shape, longest: int | None) -> str:

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from augkit.devices import realised_precision
 from augkit.errors import TrainingFailed
 from augkit.interfaces import Context, Fitted, Samples, Shape, silent
-from augkit.options import values
+from augkit.options import size_of, values
 from augkit_dagan import checkpoints
 from augkit_dagan.augmenting import Policies, augment
-from augkit_dagan.dagan import PAPER_BATCH, PAPER_EPOCHS, Dagan, size_of
+from augkit_dagan.dagan import PAPER_BATCH, PAPER_EPOCHS, Dagan
 from augkit_dagan.networks import Critic, Generator, build_critic, build_generator, initialise
 from augkit_dagan.records import TrainingLog, draw_sheet
 from augkit_dagan.sampling import Generators, resized, to_grey_levels
