@@ -15,7 +15,7 @@ demo: $(VENV)/.augkit  ## run the whole way on synthetic images, in the folder d
 	$(BIN)/augkit demo demo
 
 test: $(VENV)/.augkit-test  ## run every test; pytest options in ARGS="..."
-	$(BIN)/python -m pytest --slow -n auto $(ARGS)
+	$(BIN)/python -m pytest --slow -n auto --dist worksteal --durations 25 $(ARGS)
 
 quick: $(VENV)/.augkit-test  ## run the tests that take seconds
 	$(BIN)/python -m pytest -n auto $(ARGS)

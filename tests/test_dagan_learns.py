@@ -42,7 +42,7 @@ def distances(images, labels, *, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1])  # five seeds: benchmarks/results/dagan_penalty.csv
 def test_a_quick_training_comes_nearest_to_its_own_class(seed):
     apart, of_noise = distances(*real(seed), seed=seed)
     own = np.diagonal(apart)

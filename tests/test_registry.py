@@ -323,7 +323,7 @@ def test_the_command_lists_what_works_and_what_failed(install, tmp_path):
     assert "hello from a plugin" in done.stderr
     listed = json.loads(done.stdout)
     assert set(listed) == {"augmenters", "classifiers", "failures"}
-    keys = {"name", "family", "distribution", "version", "options"}
+    keys = {"name", "family", "distribution", "version", "options", "about"}
     assert all(set(p) == keys for kind in ("augmenters", "classifiers") for p in listed[kind])
     assert all(set(f) == {"name", "distribution", "error"} for f in listed["failures"])
     assert OWN | {"invert"} <= {p["name"] for p in listed["augmenters"]}

@@ -63,9 +63,9 @@ class NearestMean(Classifier):
     def fit(self, train, val, context):
         self.context_ = context
         features = self._features(train)
-        self.means_ = np.stack(
-            [features[train.labels == label].mean(0) for label in range(len(context.classes))]
-        )  # (classes, d)
+        self.means_ = np.full((len(context.classes), features.shape[1]), np.inf)
+        for label in np.unique(train.labels):  # a class without images stays out of reach
+            self.means_[label] = features[train.labels == label].mean(0)
         self.spread_ = np.square(features - self.means_[train.labels]).sum(1).mean() + 1e-9
 
     def predict_proba(self, samples):
