@@ -1,32 +1,45 @@
 """Arms: the ways to fill the training part of an evaluation, and what each trains on.
 
 `real` holds real images only; the others add the rows of runs. Under a partition that a run was not
-made for, a traditional run is made again from its recipe; a generative one cannot be.
+made for, a traditional run is made again from its recipe; a generative one has to be fitted anew on
+that training part, which makes a run of its own. The control of an arm, `balanced`, repeats real
+images until its classes stand to each other as in the arm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from augkit.errors import AugkitError, OptionError
 from augkit.interfaces import Samples
 from augkit.making import make
-from augkit.partitions import Partition, Protocol
+from augkit.partitions import HOLDOUT, Partition, Protocol
 from augkit.store import Run, Snapshot
 from augkit.store.format import digest_of
-from augkit.store.samples import JoinedSamples
+from augkit.store.samples import JoinedSamples, StoredSamples
+
+REAL = "real"
+BALANCED = "balanced"
+ALIKE = 0.05
+"""Arms whose class shares differ by no more than this in any class have the same control."""
 
 
 def choose_arms(snapshot: Snapshot, wanted: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
-    """Return arm -> runs. Raises OptionError for an arm that does not exist."""
+    """Return arm -> runs, `real` among them. Raises OptionError for an arm that does not exist.
+
+    `balanced` may be asked for, and is no key: every evaluation has the controls that it needs.
+    """
     known = _known_arms(snapshot)
     if wanted is None:
         families = [name for name in known if name not in snapshot.runs or name in _own(snapshot)]
         return {name: known[name] for name in families}
-    unknown = [name for name in wanted if name not in known]
+    unknown = [name for name in wanted if name not in known and name != BALANCED]
     if unknown:
-        raise OptionError(f"there is no arm {unknown[0]!r}; there are: {', '.join(known)}")
-    return {name: known[name] for name in wanted}
+        there = ", ".join([*known, BALANCED])
+        raise OptionError(f"there is no arm {unknown[0]!r}; there are: {there}")
+    return {REAL: ()} | {name: known[name] for name in wanted if name != BALANCED}
 
 
 def _own(snapshot: Snapshot) -> set[str]:
@@ -36,8 +49,9 @@ def _own(snapshot: Snapshot) -> set[str]:
 
 def _known_arms(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
     left_out = superseded(snapshot)
-    runs = [run for run in snapshot.runs.values() if run.name not in left_out]
-    arms: dict[str, tuple[str, ...]] = {"real": ()}
+    there = [run for run in snapshot.runs.values() if run.partition == HOLDOUT.name]
+    runs = [run for run in there if run.name not in left_out]
+    arms: dict[str, tuple[str, ...]] = {REAL: ()}
     traditional = tuple(r.name for r in runs if r.family == "traditional")
     if traditional:
         arms["traditional"] = traditional
@@ -45,8 +59,8 @@ def _known_arms(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
         arms[plugin] = tuple(r.name for r in runs if r.plugin == plugin)
     if runs:
         arms["all"] = tuple(r.name for r in runs)
-    for name in snapshot.runs:
-        arms.setdefault(name, (name,))
+    for run in there:
+        arms.setdefault(run.name, (run.name,))
     return arms
 
 
@@ -67,8 +81,55 @@ def superseded(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _same_images(run: Run) -> str:
+    return digest_of([_drawn_by(run), run.partition, run.fitted_on])
+
+
+def _drawn_by(run: Run) -> str:
+    """Return what names the recipe of a run, under whatever partition."""
     members = [[p["name"], p["options"]] for p in run.recipe["plugins"]]
-    return digest_of([members, run.recipe["seed"], run.recipe["amount"], run.fitted_on])
+    redraw = run.recipe.get("reject_copies", False)
+    return digest_of([members, run.recipe["seed"], run.recipe["amount"], redraw])
+
+
+def under(snapshot: Snapshot, name: str, partition: Partition) -> str | None:
+    """Return the generative run whose rows stand for run `name` under this partition.
+
+    Itself, if all that it was fitted on is trained on; under a partition that it was not made for
+    also the newest run of the same recipe that was fitted on exactly this training part; None:
+    there is none.
+    """
+    run = snapshot.run(name)
+    if snapshot.trainable(name, partition).all():
+        return name
+    if run.partition == partition.name:
+        return None
+    origin, recipe = snapshot.training_digest(partition), _drawn_by(run)
+    fitted = [
+        other.name
+        for other in snapshot.runs.values()
+        if other.trained_from == origin
+        and _drawn_by(other) == recipe
+        and snapshot.trainable(other.name, partition).all()
+    ]
+    return fitted[-1] if fitted else None
+
+
+def to_refit(
+    snapshot: Snapshot, arms: Mapping[str, Sequence[str]], plan: Protocol
+) -> list[tuple[str, Partition]]:
+    """Return the generative runs that are missing under a partition, each with the partition."""
+    names = {name for runs in arms.values() for name in runs}
+    generative = [n for n in snapshot.runs if n in names and _generative(snapshot, n)]
+    return [
+        (name, partition)
+        for partition in plan.partitions
+        for name in generative
+        if under(snapshot, name, partition) is None
+    ]
+
+
+def _generative(snapshot: Snapshot, name: str) -> bool:
+    return snapshot.run(name).family == "generative"
 
 
 def obstacle(snapshot: Snapshot, runs: Sequence[str], plan: Protocol) -> str | None:
@@ -77,10 +138,11 @@ def obstacle(snapshot: Snapshot, runs: Sequence[str], plan: Protocol) -> str | N
         run = snapshot.run(name)
         for partition in plan.partitions:
             if run.family == "generative":
-                if not snapshot.trainable(name, partition).all():
+                if under(snapshot, name, partition) is None:
                     return (
-                        f"not available under {plan.name}: run {name!r} was fitted on "
-                        f"images that {partition.name} tests; use --split 70/15/15"
+                        f"not available under {plan.name}: run {name!r} was fitted on images that "
+                        f"{partition.name} does not train on; --refit fits it anew for each "
+                        f"partition, --split {HOLDOUT.name} takes it as it is"
                     )
             elif not _fits_as_stored(snapshot, run, partition):
                 try:
@@ -92,8 +154,15 @@ def obstacle(snapshot: Snapshot, runs: Sequence[str], plan: Protocol) -> str | N
 
 def training_samples(snapshot: Snapshot, partition: Partition, runs: Sequence[str]) -> Samples:
     """Return real training rows and those of the runs, made again where need be."""
-    stored = [n for n in runs if _fits_as_stored(snapshot, snapshot.run(n), partition)]
-    again = [snapshot.run(n) for n in runs if n not in stored]
+    stored, again = [], []
+    for name in runs:
+        run = snapshot.run(name)
+        if run.family == "generative":
+            stored.append(under(snapshot, name, partition) or name)
+        elif _fits_as_stored(snapshot, run, partition):
+            stored.append(name)
+        else:
+            again.append(run)
     samples = snapshot.training(partition, stored)
     if not again:
         return samples
@@ -101,8 +170,6 @@ def training_samples(snapshot: Snapshot, partition: Partition, runs: Sequence[st
 
 
 def _fits_as_stored(snapshot: Snapshot, run: Run, partition: Partition) -> bool:
-    if run.family == "generative":
-        return True
     fresh = run.trained_from == snapshot.training_digest(partition)
     return fresh and run.partition == partition.name
 
@@ -115,3 +182,40 @@ def twin(name: str, arms: Mapping[str, tuple[str, ...]]) -> str | None:
         if set(arms[other]) == set(arms[name]):
             return other
     return None
+
+
+def controls(shares: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:
+    """Return for each augmented arm its control, and the arm whose class counts that control has.
+
+    shares: arm -> float (K,), the share of each class in its training images, `real` among them.
+    The control of an arm with the class shares of `real` is `real` itself, and that of the arms
+    that come next is `balanced`, then `balanced-2`, and so on.
+    """
+    patterns = {REAL: REAL}  # control -> the arm that it takes after
+    found = {}
+    for arm, own in shares.items():
+        if arm == REAL:
+            continue
+        alike = [c for c, a in patterns.items() if (np.abs(own - shares[a]) <= ALIKE).all()]
+        new = BALANCED if len(patterns) == 1 else f"{BALANCED}-{len(patterns)}"
+        control = alike[0] if alike else new
+        patterns.setdefault(control, arm)
+        found[arm] = (control, patterns[control])
+    return found
+
+
+def repeated(real: StoredSamples, counts: np.ndarray) -> Samples:
+    """Return real training images, and then the same ones again until the classes count as given.
+
+    counts: int64 (K,), of each class, at least as many as there are. Every image of a class comes
+    equally often, up to one time.
+    """
+    labels, chosen = real.labels, []
+    rng = np.random.Generator(np.random.Philox(0))
+    for label, count in enumerate(counts.tolist()):
+        rows = np.flatnonzero(labels == label)
+        if len(rows):
+            whole, rest = divmod(count - len(rows), len(rows))
+            chosen += [np.tile(rows, whole), np.sort(rng.permutation(rows)[:rest])]
+    again = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
+    return JoinedSamples([real, real.take(again)])

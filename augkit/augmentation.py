@@ -22,7 +22,7 @@ from augkit.errors import AugkitError, NameTaken, OptionError, StoreError
 from augkit.fitting import Fit, Training
 from augkit.interfaces import Augmenter, Progress, Samples, silent
 from augkit.making import Made, Making, make_blocks
-from augkit.partitions import HOLDOUT
+from augkit.partitions import HOLDOUT, Partition
 from augkit.plans import Plan, call, draw
 from augkit.recipes import Amount, rebuild, recipes
 from augkit.store import DatasetStore, Model, Run, Snapshot
@@ -132,6 +132,30 @@ def augment_all(
     return [_commit(job, how, progress) for job in jobs]
 
 
+def refit(
+    store: DatasetStore | str | Path | None,
+    run: str,
+    partition: Partition,
+    *,
+    budget: str | float | None = None,
+    device: str | None = None,
+    progress: Progress = silent,
+) -> AugmentResult:
+    """Make a run again under another partition: its model is fitted anew on that training part.
+
+    The same recipe, seed and amount; a no-op where it is there already. budget, device: of `fit`.
+    """
+    opened = open_store(store)
+    found = opened.snapshot().run(run)
+    recipe = {**found.recipe, "partition": partition.name}
+    name = f"{run}.{re.sub('[^A-Za-z0-9]+', '-', partition.name)}"[:100]
+    training = Training(budget, device, None, _TRAINING_SHARE)
+    job = _prepare(opened, recipe, None, training, partition)
+    if job.existing is None and name not in opened.snapshot().runs:
+        job = replace(job, name=name)
+    return _commit(job, Making(), progress)
+
+
 @dataclass(frozen=True)
 class _Job:
     """A run that is checked, but not made."""
@@ -141,6 +165,7 @@ class _Job:
     recipe: dict[str, Any]
     origin: str
     """Digest of the training part."""
+    partition: Partition
     name: str | None
     """As the user wants it."""
     existing: Run | None
@@ -154,15 +179,19 @@ class _Job:
 
 
 def _prepare(
-    store: DatasetStore, recipe: dict[str, Any], name: str | None, training: Training
+    store: DatasetStore,
+    recipe: dict[str, Any],
+    name: str | None,
+    training: Training,
+    partition: Partition = HOLDOUT,
 ) -> _Job:
     _check_name(name)
     augmenter = rebuild(recipe)
     snapshot = store.snapshot()
-    source = snapshot.training(HOLDOUT)
+    source = snapshot.training(partition)
     _check_source(source, snapshot, augmenter)
-    origin = snapshot.training_digest(HOLDOUT)
-    fit = _fit(store, recipe, augmenter, training)
+    origin = snapshot.training_digest(partition)
+    fit = _fit(store, recipe, augmenter, training, partition)
     model = None
     if fit is not None:
         augmenter = fit.settled
@@ -171,19 +200,34 @@ def _prepare(
     existing = _find(snapshot, recipe, origin, name, model)
     plan = None if existing or fit else draw(augmenter, recipe, source)
     return _Job(
-        store, snapshot, recipe, origin, name, existing, augmenter, source, fit, plan, model
+        store=store,
+        snapshot=snapshot,
+        recipe=recipe,
+        origin=origin,
+        partition=partition,
+        name=name,
+        existing=existing,
+        augmenter=augmenter,
+        source=source,
+        fit=fit,
+        plan=plan,
+        model=model,
     )
 
 
 def _fit(
-    store: DatasetStore, recipe: dict[str, Any], augmenter: Augmenter, training: Training
+    store: DatasetStore,
+    recipe: dict[str, Any],
+    augmenter: Augmenter,
+    training: Training,
+    partition: Partition,
 ) -> Fit | None:
     """Return how the model of an augmenter that learns is come by; None for all others."""
     if augmenter.learns:
         if not recipe["amount"]:
             draw_nothing = f"say how many images {augmenter.name} is to make: --n IMAGES_A_CLASS"
             raise OptionError(draw_nothing)
-        return Fit(store, recipe["plugins"][0], augmenter, training)
+        return Fit(store, recipe["plugins"][0], augmenter, training, partition)
     return None
 
 
@@ -212,7 +256,7 @@ def _commit(job: _Job, how: Making, progress: Progress) -> AugmentResult:
     about["classes"] = list(job.snapshot.classes)
     if job.model is not None:
         about["model"] = job.model.name
-    gate = _gate(job, job.plan, progress) if job.model else None
+    gate = _gate(job, job.plan, progress) if job.model and _is_checked(job) else None
     writer = job.store.write_shard(about, masks=_has_masks(job, job.plan))
     try:
         for made in _blocks(job, job.plan, gate, how):
@@ -235,7 +279,7 @@ def _with_model(job: _Job, fit: Fit, progress: Progress) -> _Job:
     model, trained = fit.obtain(go_on=False, progress=progress)
     log.info("%s model %s", "new" if trained else "using", _described(model))
     snapshot = job.store.snapshot()
-    if snapshot.training_digest(HOLDOUT) != job.origin:
+    if snapshot.training_digest(job.partition) != job.origin:
         raise StoreError(_changed(snapshot))
     recipe = {**job.recipe, "plugins": [model.recipe["plugin"]]}
     existing = _find(snapshot, recipe, job.origin, job.name, model)
@@ -258,11 +302,20 @@ def _described(model: Model) -> str:
     return f"{model.name[:12]}" + (f" ({model.note})" if model.note else "")
 
 
+def _is_checked(job: _Job) -> bool:
+    """Return True if generated images are held against the training images, to find copies.
+
+    What is fitted anew for another partition is not, unless copies are to be drawn again: the same
+    recipe has been under its own partition.
+    """
+    return job.partition == HOLDOUT or bool(job.recipe.get("reject_copies"))
+
+
 def _gate(job: _Job, plan: Plan, progress: Progress) -> Gate:
     from augkit.gating import Gate
     from augkit.memorisation import Gallery
 
-    groups = job.snapshot.real.groups[job.snapshot.parts(HOLDOUT) == 0]
+    groups = job.snapshot.real.groups[job.snapshot.parts(job.partition) == 0]
     gallery = Gallery.of(job.source, groups, progress)
     redraw = bool(job.recipe.get("reject_copies"))
     return Gate(job.augmenter, job.source, plan, gallery, job.recipe["seed"], redraw)
@@ -332,7 +385,7 @@ def _real_parents(job: _Job, plan: Plan) -> np.ndarray:
 
 def _training_rows(job: _Job) -> np.ndarray:
     """Return the row numbers of the training part among all real images."""
-    rows = np.flatnonzero(job.snapshot.parts(HOLDOUT) == 0)
+    rows = np.flatnonzero(job.snapshot.parts(job.partition) == 0)
     assert len(rows) == len(job.source)
     return rows
 
@@ -347,7 +400,7 @@ class _AlreadyThere(AugkitError):
 
 def _entry(job: _Job, gate: Gate | None, shard: dict[str, Any], snapshot: Snapshot) -> Entry:
     """Return the log entry, checked against the newest snapshot."""
-    if snapshot.training_digest(HOLDOUT) != job.origin:
+    if snapshot.training_digest(job.partition) != job.origin:
         raise StoreError(_changed(snapshot))
     existing = _find(snapshot, job.recipe, job.origin, job.name, job.model)
     if existing:

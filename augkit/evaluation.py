@@ -1,8 +1,9 @@
 """The verb `evaluate`: one classifier, several arms, the same partitions and seeds for all.
 
-An arm is a way to fill the training part: `real` images only, or with the rows of runs added.
-Validation and test parts are real images, always. Each fit is a task named by a hash of all that
-decides its outcome; its probabilities are written once, atomically, and never computed twice.
+An arm is a way to fill the training part: `real` images only, with the rows of runs added, or real
+images repeated as the control of another arm (`arms`). Validation and test parts are real images,
+always. Each fit is a task named by a hash of all that decides its outcome; its probabilities are
+written once, atomically, and never computed twice.
 """
 
 from __future__ import annotations
@@ -10,14 +11,26 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from augkit import options as option_tools
-from augkit.arms import choose_arms, obstacle, superseded, training_samples, twin
+from augkit.arms import (
+    BALANCED,
+    REAL,
+    choose_arms,
+    controls,
+    obstacle,
+    repeated,
+    superseded,
+    to_refit,
+    training_samples,
+    twin,
+)
+from augkit.augmentation import refit as refit_run
 from augkit.budgeting import LIMIT, Budget, Work, cut_to_fit, in_words, part_of, seconds
 from augkit.devices import choose_device
 from augkit.errors import AugkitError, OptionError, PluginFailed, StoreError, TrainingFailed
@@ -33,17 +46,18 @@ from augkit.interfaces import (
     silent,
 )
 from augkit.outcome import Arm, Evaluation
-from augkit.partitions import Partition, Protocol, protocol
+from augkit.partitions import Partition, Protocol, Scope, protocol
 from augkit.plans import call
 from augkit.registry import Plugin, registry
 from augkit.results import Results
-from augkit.scoring import Fit, metrics_of
+from augkit.scoring import Fit, Tested, curves, estimates, measure
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.format import digest_of
 from augkit.store.locate import open_store
 from augkit.store.reading import require_training
 from augkit.store.samples import JoinedSamples, StoredSamples
 from augkit.tables import counted
+from augkit.verdicts import PRIMARY, Case, check_primary, judge
 
 log = logging.getLogger("augkit")
 
@@ -68,6 +82,13 @@ def evaluate(
     folds: int | None = None,
     repeats: int = 1,
     seeds: int | None = None,
+    primary: str = PRIMARY,
+    positive: str | None = None,
+    datasets: Sequence[str] = (),
+    test_on: str | None = None,
+    split_by: str = "group",
+    refit: bool = False,
+    budget: str | float | None = None,
     real_share: float = REAL_SHARE,
     paper: bool = False,
     full: bool = False,
@@ -77,26 +98,52 @@ def evaluate(
     """Return how well a classifier does with each arm, on real images that it never saw.
 
     arms: names among real, traditional, all, generative plugins and runs; by default real, each
-    family, all. split: "70/15/15"; folds: 5; neither: five folds for a classifier that takes
-    seconds, else 70/15/15. repeats: deal the folds anew so often. seeds: fits on each partition
-    (default 5; 1 for a classifier without randomness). real_share: the share of real images in a
-    batch of an augmented arm, where a whole network is trained. paper: the budget of Al-Dhabyani
-    et al., equal epochs instead of equal steps, and no class weights. full: also where a CPU would
-    need more than half an hour. An interrupted call continues.
+    family, all. `real` and the controls that verdicts need are always among them. split:
+    "70/15/15"; folds: 5; neither: five folds for a classifier that takes seconds, else 70/15/15.
+    repeats: deal the folds anew so often. seeds: fits on each partition (default 5; 1 for a
+    classifier without randomness).
+
+    primary: the one metric that verdicts are about. positive: a class whose sensitivity and
+    specificity the table shows first. datasets: only images of these. test_on: a data set to test
+    on whole, after training on all others. split_by: "group", or "image" to see how far images of
+    one patient on both sides flatter; that gives no verdict. refit: fit generators anew for each
+    partition that they were not fitted for, each within `budget`.
+
+    real_share: the share of real images in a batch of an augmented arm, where a whole network is
+    trained. paper: the protocol of Al-Dhabyani et al., one split, equal epochs instead of equal
+    steps, and no class weights. full: also where a CPU would need more than half an hour. An
+    interrupted call continues.
     """
     _check_numbers(split, folds, seeds, real_share=real_share)
+    if split_by not in ("group", "image"):
+        raise OptionError(f"split by {split_by!r}; it must be group or image")
+    if budget is not None and not refit:
+        raise OptionError("--budget is for generators that --refit fits anew")
+    check_primary(primary)
     opened = open_store(store)
     plugin = registry().find(classifier, "classifier")
     built = plugin.build(options)
     device = choose_device(device) if built.uses_device or device else "cpu"
-    if split is None and folds is None and built.fast and not paper:
+    if split is None and folds is None and test_on is None and built.fast and not paper:
         folds = 5
     snapshot = opened.snapshot()
-    plan = protocol(split, folds, repeats)
+    scope = Scope(tuple(datasets), (), test_on or "", split_by == "image")
+    plan = protocol(split, folds, repeats, scope)
     _check_parts(snapshot, plan)
+    if positive is not None and positive not in snapshot.classes:
+        known = ", ".join(snapshot.classes)
+        raise OptionError(f"there is no class {positive!r}; there are: {known}")
     chosen = choose_arms(snapshot, arms)
+    if refit:
+        for run, partition in to_refit(snapshot, chosen, plan):
+            log.info("fitting %s anew for %s", run, partition.name)
+            refit_run(opened, run, partition, budget=budget, device=device, progress=progress)
+        snapshot = opened.snapshot()
     how = _How(
         protocol=plan,
+        primary=primary,
+        positive=positive,
+        balanced=BALANCED in (arms or ()),
         seeds=1 if built.deterministic else seeds or N_SEEDS,
         real_share=None if paper else real_share,
         paper=paper,
@@ -152,6 +199,10 @@ class _How:
     """How an evaluation is done."""
 
     protocol: Protocol
+    primary: str
+    positive: str | None
+    balanced: bool
+    """The control was asked for by name."""
     seeds: int
     real_share: float | None
     paper: bool
@@ -210,34 +261,81 @@ class _Evaluation:
     def run(self, arms: Mapping[str, tuple[str, ...]]) -> Evaluation:
         missing = {name: obstacle(self.snapshot, runs, self.plan) for name, runs in arms.items()}
         there = {name: runs for name, runs in arms.items() if missing[name] is None}
-        trains = {
+        trains: dict[tuple[int, str], Samples] = {
             (number, name): training_samples(self.snapshot, partition, runs)
             for number, partition in enumerate(self.plan.partitions)
             for name, runs in there.items()
         }
+        control_of = self._add_controls(trains)
         self.budget = self._budget(trains)
-        fits: dict[str, list[Fit]] = {name: [] for name in there}
+        fits: dict[str, list[Fit]] = {}
         tasks = self._tasks(trains, self.budget)
         for done, task in enumerate(tasks, 1):
             if done > 1 and task.number != tasks[done - 2].number:
                 self.cache.forget_unstored()
-            fits[task.arm].append(self._fit(task))
+            fits.setdefault(task.arm, []).append(self._fit(task))
             self.progress("fit", done, len(tasks))
+        tested = Tested.under(self.plan, self.snapshot)
+        measured = {name: measure(of_arm, tested) for name, of_arm in fits.items()}
         steps = {t.arm: t.schedule.steps for t in reversed(tasks) if t.schedule}  # of the first
-        found = tuple(
+        found = [
             Arm(name, arms[name], 0, {}, unavailable=missing[name])
             if name not in fits
             else Arm(
                 name,
-                arms[name],
+                arms.get(name, ()),
                 len(trains[0, name]),
-                metrics_of(fits[name], self.snapshot, self.plan),
+                estimates(measured[name], tested),
                 steps.get(name),
-                twin(name, arms),
+                twin(name, arms) if name in arms else None,
+                control=name not in arms,
+                curves=curves(fits[name], tested),
             )
-            for name in arms
-        )
-        return self._evaluation(found, tasks)
+            for name in {**arms, **fits}
+        ]
+        if len(arms) > 1 and not any(arm.control for arm in found):
+            of_real = replace(found[0], name=BALANCED, same_as=REAL, control=True)
+            found.append(of_real)  # all arms have its class shares
+        cases = [
+            Case(
+                arm.name,
+                control_of[arm.name],
+                measured[arm.name],
+                measured[REAL],
+                measured[control_of[arm.name]],
+                tested,
+                self._no_verdict(),
+            )
+            for arm in found
+            if arm.name in control_of and arm.same_as is None
+        ]
+        return self._evaluation(tuple(found), tasks, cases)
+
+    def _add_controls(self, trains: dict[tuple[int, str], Samples]) -> dict[str, str]:
+        """Add the training parts of the controls; return the control of each augmented arm."""
+        n = len(self.snapshot.classes)
+
+        def counts(number: int, arm: str) -> np.ndarray:
+            return np.bincount(trains[number, arm].labels, minlength=n)
+
+        first = [arm for number, arm in trains if number == 0]
+        shares = {arm: counts(0, arm) / len(trains[0, arm]) for arm in first}
+        found = controls(shares)
+        wanted = {control: model for control, model in found.values() if control != REAL}
+        for number in range(len(self.plan.partitions)):
+            real = self.parts[number][0]
+            for control, model in wanted.items():
+                trains[number, control] = repeated(real, counts(number, model))
+            if self.how.balanced and not wanted:
+                own = counts(number, REAL)
+                trains[number, BALANCED] = repeated(real, np.full(n, own.max()))
+        return {arm: control for arm, (control, _) in found.items()}
+
+    def _no_verdict(self) -> str:
+        """Return why this protocol allows no verdict; empty: it does."""
+        if any(partition.scope.by_image for partition in self.plan.partitions):
+            return "split by image, relatives of test images are trained on"
+        return ""
 
     @property
     def plan(self) -> Protocol:
@@ -449,11 +547,12 @@ class _Evaluation:
 
     # -- what was found ------------------------------------------------------------------------
 
-    def _evaluation(self, arms: tuple[Arm, ...], tasks: Sequence[_Task]) -> Evaluation:
+    def _evaluation(
+        self, arms: tuple[Arm, ...], tasks: Sequence[_Task], cases: Sequence[Case]
+    ) -> Evaluation:
         longest = max((t.schedule for t in tasks if t.schedule), default=None)
-        tested = np.zeros(len(self.snapshot.real.keys), bool)
-        for partition in self.plan.partitions:
-            tested |= self.snapshot.parts(partition) == 2
+        tested = Tested.under(self.plan, self.snapshot)
+        comparisons, verdicts = judge(cases, self.how.primary)
         return Evaluation(
             store=str(self.store.path),
             classifier=self.plugin.name,
@@ -461,9 +560,14 @@ class _Evaluation:
             protocol=self.plan.name + (", equal epochs as in the paper" if self.how.paper else ""),
             seeds=self.budget.seeds,
             classes=self.snapshot.classes,
-            test_images=int(tested.sum()),
-            test_groups=len(np.unique(self.snapshot.real.groups[tested])),
+            test_images=len(tested.labels),
+            test_groups=len(np.unique(tested.groups)),
             arms=arms,
+            primary=self.how.primary,
+            positive=self.how.positive,
+            comparisons=tuple(comparisons),
+            verdicts=tuple(verdicts),
+            warnings=self._warnings(),
             fits=len(tasks),
             computed=self.computed,
             superseded=superseded(self.snapshot),
@@ -475,6 +579,21 @@ class _Evaluation:
             reduced=self.budget.reduced,
             caveat=self.classifier.caveat(),
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        """Return what is weak about this protocol, for everybody who reads the numbers."""
+        found = []
+        if any(partition.scope.by_image for partition in self.plan.partitions):
+            found.append(
+                "LEAKY: split by image. Images of one patient or sequence are trained and tested "
+                "on; these numbers flatter, and no verdict follows from them"
+            )
+        if self.how.paper:
+            found.append(
+                "the protocol of the paper: one small test part, longer training for larger arms, "
+                "no class weights. A difference may be due to any of these"
+            )
+        return tuple(found)
 
     def _notes(self, arms: tuple[Arm, ...]) -> dict[str, str]:
         """Return what the models say of the runs that these arms use."""

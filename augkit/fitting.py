@@ -27,7 +27,7 @@ from augkit.errors import InputError, LineageError, OptionError, StoreError
 from augkit.interfaces import Augmenter, Context, Fitted, Progress, silent
 from augkit.interruption import stop_requests
 from augkit.making import check_pixels
-from augkit.partitions import HOLDOUT
+from augkit.partitions import HOLDOUT, Partition
 from augkit.plans import call
 from augkit.recipes import Amount, rebuild, recipes
 from augkit.store import DatasetStore, Model, Snapshot, durable
@@ -134,6 +134,7 @@ class Fit:
     """Name, distribution, version and options of the plugin, as a recipe has them."""
     augmenter: Augmenter
     training: Training
+    partition: Partition = HOLDOUT
     snapshot: Snapshot = field(init=False)
     source: StoredSamples = field(init=False)
 
@@ -141,17 +142,17 @@ class Fit:
         self.deadline = _deadline(self.training.budget)
         self.device = choose_device(self.training.device)
         self.snapshot = self.store.snapshot()
-        self.source = self.snapshot.training(HOLDOUT)
+        self.source = self.snapshot.training(self.partition)
         if not len(self.source):
             raise StoreError(f"{self.store.path} has no training images: augkit ingest FOLDER")
-        self.origin = self.snapshot.training_digest(HOLDOUT)
+        self.origin = self.snapshot.training_digest(self.partition)
         self.settled = call(self.augmenter, "settle", self.source.shape, self.device)
         self.recipe: dict[str, Any] = {
             "plugin": self.member | {"options": option_tools.values(self.settled)},
             "image": list(self.source.shape),
             "classes": list(self.snapshot.classes),
             "data": self._data(),
-            "partition": HOLDOUT.name,
+            "partition": self.partition.name,
         }
         self.folder = self.store.side_folder("training") / digest_of(self.recipe)[:16]
 
@@ -266,7 +267,7 @@ class Fit:
 
     def _committed(self, staged: Path, entry: Entry) -> Model:
         def describe(snapshot: Snapshot) -> Entry:
-            if snapshot.training_digest(HOLDOUT) != self.origin:
+            if snapshot.training_digest(self.partition) != self.origin:
                 raise StoreError(
                     f"the training images of {snapshot.path} changed meanwhile; the checkpoints of "
                     f"what was trained on the old ones are in {self.folder}"
@@ -282,16 +283,16 @@ class Fit:
         return {
             "kind": "model",
             "recipe": recipe,
-            "partition": HOLDOUT.name,
+            "partition": self.partition.name,
             "trained_from": self.origin,
-            "fitted_on": np.flatnonzero(self.snapshot.parts(HOLDOUT) == 0).tolist(),
+            "fitted_on": np.flatnonzero(self.snapshot.parts(self.partition) == 0).tolist(),
             "complete": complete,
             "note": note,
             "details": _storable(details),
         }
 
     def _keys(self) -> list[str]:
-        return self.snapshot.real.keys[self.snapshot.parts(HOLDOUT) == 0].tolist()
+        return self.snapshot.real.keys[self.snapshot.parts(self.partition) == 0].tolist()
 
     def _look_at(self, augmenter: Augmenter) -> np.ndarray:
         """Return the distance of each generated class from each real one: float64 (K, K).

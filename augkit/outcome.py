@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from augkit.budgeting import LIMIT, in_words
+from augkit.scoring import Curves, Estimate
 from augkit.tables import counted, table
+from augkit.verdicts import PRIMARY, Comparison, Verdict
 
 HEADLINE = ("accuracy", "balanced_accuracy", "auroc")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A metric of an arm with its 95 % interval, which covers test groups and fits."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if np.isnan(self.value):
-            return "cannot be computed"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -44,6 +31,9 @@ class Arm:
     """Another arm of exactly the same rows."""
     unavailable: str | None = None
     """Why this arm has no numbers under this protocol."""
+    control: bool = False
+    """Real images repeated: what other arms are held against."""
+    curves: Curves | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +56,15 @@ class Evaluation:
     """Runs that arms of several runs leave out, each with the newer one that replaces it."""
     notes: dict[str, str]
     """What to know of runs: prototypes, models that have not learned their classes."""
+    primary: str = PRIMARY
+    """The metric that the verdicts are about."""
+    positive: str | None = None
+    """A class whose sensitivity and specificity stand in the first table."""
+    comparisons: tuple[Comparison, ...] = ()
+    """Of each augmented arm with `real` and with its control, in every metric."""
+    verdicts: tuple[Verdict, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What is weak about the protocol."""
     device: str = "cpu"
     steps: int | None = None
     """Most optimiser steps of a fit; None: until convergence."""
@@ -80,7 +79,7 @@ class Evaluation:
 
     def to_json(self) -> str:
         """Return the keys of --json; see docs/json.md."""
-        return json.dumps(_finite({**asdict(self), "comparisons": []}))
+        return json.dumps(_finite(asdict(self)))
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with a row for each arm and metric (needs pandas)."""
@@ -99,7 +98,10 @@ class Evaluation:
             f"{self.seeds} {'seed' if self.seeds == 1 else 'seeds'}, "
             f"{self.test_images} real test images in {self.test_groups} groups"
         )
-        lines = [head, *self._how(), "", self._table(HEADLINE), "", self._by_class(), "", _CAPTION]
+        lines = [head, *self._how(), *(f"WARNING: {w}" for w in self.warnings), ""]
+        lines += [self._table(), "", self._by_class(), "", _CAPTION, ""]
+        if self.verdicts:
+            lines += [self._compared(), "", *(v.sentence for v in self.verdicts), ""]
         lines += [f"note: {a.name} is the same as {a.same_as}" for a in self.arms if a.same_as]
         lines += [f"note: {a.name}: {a.unavailable}" for a in self.arms if a.unavailable]
         lines += [
@@ -128,9 +130,34 @@ class Evaluation:
     def _distinct(self) -> list[Arm]:
         return [arm for arm in self.arms if arm.metrics and arm.same_as is None]
 
-    def _table(self, names: Sequence[str]) -> str:
+    def _table(self) -> str:
+        names = [*HEADLINE]
+        names += [self.primary] if self.primary not in names else []
+        if self.positive:
+            names += [f"{m}:{self.positive}" for m in ("sensitivity", "specificity")]
         rows = [[a.name, a.rows, *(a.metrics[n] for n in names)] for a in self._distinct()]
-        return table(["arm", "training images", *(n.replace("_", " ") for n in names)], rows)
+        titles = (n.replace("_", " ").replace(":", " ") for n in names)
+        return table(["arm", "training images", *titles], rows)
+
+    def _compared(self) -> str:
+        """Return the comparisons in the primary metric, a line an arm."""
+        decisive = [c for c in self.comparisons if c.metric == self.primary]
+        rows = []
+        for real, balanced in zip(decisive[::2], decisive[1::2], strict=True):
+            same = "is real" if balanced.control == "real" else _difference(balanced)
+            p = "" if real.p_holm is None else f"{real.p_holm:.3f}"
+            reach = _number(real.smallest_detectable)
+            rows.append([real.arm, _difference(real), same, reach, p, real.verdict or "no verdict"])
+        metric = self.primary.replace("_", " ")
+        head = [
+            f"{metric} less that of",
+            "real",
+            "its control",
+            "detectable",
+            "p (Holm)",
+            "verdict",
+        ]
+        return table(head, rows)
 
     def _by_class(self) -> str:
         rows = []
@@ -142,10 +169,17 @@ class Evaluation:
 
 
 _CAPTION = (
-    "In brackets: 95 % intervals over test groups and fits. Whether the intervals of two arms "
-    "overlap says\nlittle of their difference, for the arms share their test images. "
-    "No verdict is given."
+    "In brackets: 95 % intervals over test groups, fits and partitions. Whether the intervals of "
+    "two arms\noverlap says little of their difference, for the arms share their test images."
 )
+
+
+def _difference(found: Comparison) -> str:
+    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or np.isnan(value) else f"{value:.3f}"
 
 
 def _finite(value: Any) -> Any:

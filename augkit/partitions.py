@@ -3,12 +3,13 @@
 Every group of images lies in one fold, so a partition never separates relatives. 70/15/15 is folds
 0-13, 14-16 and 17-19; five-fold cross-validation tests folds 4k to 4k+3, validates on the next
 three and trains on thirteen. Repeat r > 0 deals the folds anew, by a permutation that r seeds.
+To test on another data set, 17 folds of all others train and three validate.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +20,24 @@ PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
+class Scope:
+    """Which images a partition deals with, and what is kept together."""
+
+    datasets: tuple[str, ...] = ()
+    """Only images of these data sets; (): of all."""
+    without: tuple[str, ...] = ()
+    """Classes that are left out."""
+    held_out: str = ""
+    """A data set that is tested whole, and that nothing else is tested on; empty: none."""
+    by_image: bool = False
+    """Deal images into folds, not groups: relatives of test images are trained on. A leak, only
+    for showing what it does."""
+
+
+EVERYTHING = Scope()
+
+
+@dataclass(frozen=True)
 class Partition:
     """Disjoint sets of folds that train, validate and test."""
 
@@ -26,6 +45,7 @@ class Partition:
     train: tuple[int, ...]
     validation: tuple[int, ...]
     test: tuple[int, ...]
+    scope: Scope = EVERYTHING
 
     def part_of_fold(self) -> np.ndarray:
         """Return int8 (20,): 0 train, 1 validation, 2 test, -1 none."""
@@ -41,6 +61,8 @@ class Protocol:
 
     name: str
     partitions: tuple[Partition, ...]
+    repeats: int = 1
+    """The partitions are so many rounds, one after another; each tests an image at most once."""
 
 
 def split(shares: str = "70/15/15", repeat: int = 0) -> Partition:
@@ -76,18 +98,43 @@ def k_fold(folds: int, repeat: int = 0) -> tuple[Partition, ...]:
     return tuple(made)
 
 
-def protocol(shares: str | None, folds: int | None, repeats: int) -> Protocol:
-    """Return a holdout split or k folds, `repeats` times over."""
+def protocol(
+    shares: str | None, folds: int | None, repeats: int, scope: Scope = EVERYTHING
+) -> Protocol:
+    """Return a holdout split or k folds, or a test on the data set that is held out.
+
+    All of it `repeats` times over. Raises OptionError for numbers that make no protocol.
+    """
     if repeats < 1:
         raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    if scope.held_out and (shares is not None or folds is not None):
+        raise OptionError("a test on another data set takes all of it: no --split, no --folds")
     partitions: list[Partition] = []
     for repeat in range(repeats):
-        if folds is not None:
+        if scope.held_out:
+            partitions.append(_across(scope.held_out, repeat))
+        elif folds is not None:
             partitions += k_fold(folds, repeat)
         else:
             partitions.append(split(shares or "70/15/15", repeat))
     name = f"{folds} folds" if folds is not None else partitions[0].name
-    return Protocol(name + (f", {repeats} repeats" if repeats > 1 else ""), tuple(partitions))
+    if repeats > 1:
+        name += f", {repeats} repeats"
+    within = _in_words(scope)
+    named = (replace(p, name=p.name + within, scope=scope) for p in partitions)
+    return Protocol(name + within, tuple(named), repeats)
+
+
+def _across(dataset: str, repeat: int) -> Partition:
+    """Return the partition that tests on one data set and trains on all others."""
+    order = _order(repeat)
+    return Partition(_named(f"tested on {dataset}", repeat), order[:17], order[17:], ())
+
+
+def _in_words(scope: Scope) -> str:
+    words = f" of {' and '.join(scope.datasets)}" if scope.datasets else ""
+    words += f" without {', '.join(scope.without)}" if scope.without else ""
+    return words + (", split by image" if scope.by_image else "")
 
 
 def _order(repeat: int) -> tuple[int, ...]:

@@ -1,19 +1,34 @@
-"""From probabilities to metrics: each round of folds is scored, then the rounds are averaged."""
+"""From probabilities to metrics and their differences: each fit is scored, then averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from augkit.metrics import Score, score
-from augkit.outcome import Estimate
 from augkit.partitions import Protocol
-from augkit.stats import effective_groups, interval, mean_of_fits, standard_error
+from augkit.stats import Mean, effective_groups, interval, mean_over_fits
 from augkit.store import Snapshot
 
 _BOUNDS = {"mcc": (-1.0, 1.0)}
+CONTINUOUS = frozenset({"auroc", "brier", "ece"})
+"""Metrics that do not count hits: two arms differ a little on every image."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric of an arm with its 95 % interval, which covers test groups and fits."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "cannot be computed"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -27,55 +42,189 @@ class Fit:
     """float32 (N, classes), of the test images."""
 
 
-def metrics_of(fits: Sequence[Fit], snapshot: Snapshot, plan: Protocol) -> dict[str, Estimate]:
-    """Return each metric: per seed and repeat over its folds, then averaged."""
-    rounds: dict[tuple[int, int], list[Fit]] = {}
-    repeats = len({p.name.partition(", repeat ")[2] for p in plan.partitions})
-    per_repeat = max(1, len(plan.partitions) // repeats)
+@dataclass(frozen=True)
+class Tested:
+    """The real rows that a protocol tests, and where."""
+
+    labels: np.ndarray
+    """int64 (N,)."""
+    groups: np.ndarray
+    """int64 (N,)."""
+    rows: tuple[np.ndarray, ...]
+    """For each partition, which of the N rows it tests, in the order of its test part."""
+    classes: tuple[str, ...]
+    repeats: int = 1
+    """The partitions are this many rounds, one after another; each round tests a row once."""
+
+    @classmethod
+    def under(cls, plan: Protocol, snapshot: Snapshot) -> Tested:
+        """Return what this protocol tests in a snapshot."""
+        found = [np.flatnonzero(snapshot.parts(p) == 2) for p in plan.partitions]
+        index = np.unique(np.concatenate(found))
+        return cls(
+            snapshot.real.labels[index],
+            snapshot.real.groups[index],
+            tuple(np.searchsorted(index, rows) for rows in found),
+            snapshot.classes,
+            plan.repeats,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric in every fit of an arm: S seeds under P partitions, N tested rows."""
+
+    values: np.ndarray
+    """float64 (S, P)."""
+    influences: np.ndarray
+    """float64 (S, P, N), see `augkit.stats.mean_over_fits`."""
+    weight: np.ndarray
+    """float64 (N,), see `augkit.metrics.Score`."""
+
+
+def measure(fits: Sequence[Fit], tested: Tested) -> dict[str, Measured]:
+    """Return each metric of an arm.
+
+    Metrics that count are pooled over the folds of a seed: the value of a fit is what its test rows
+    bring to the pooled value, to first order. AUROC is that of the fit.
+    """
+    by_seed: dict[int, list[Fit]] = {}
     for fit in fits:
-        rounds.setdefault((fit.partition // per_repeat, fit.seed), []).append(fit)
-    scores = [_score(together, snapshot, plan) for together in rounds.values()]
-    groups = snapshot.real.groups
+        by_seed.setdefault(fit.seed, []).append(fit)
+    seeds = [list(_rounds(of_seed, tested)) for of_seed in by_seed.values()]
     return {
-        name: _estimate([s[name] for s in scores], groups, _BOUNDS.get(name, (0.0, 1.0)))
-        for name in scores[0]
+        name: _joined([[each[name] for each in rounds] for rounds in seeds]) for name in seeds[0][0]
     }
 
 
-def _score(fits: Sequence[Fit], snapshot: Snapshot, plan: Protocol) -> dict[str, Score]:
-    """Return the metrics of one round of folds, as scores over all real rows."""
-    parts = [snapshot.parts(plan.partitions[fit.partition]) for fit in fits]
-    tested = [np.flatnonzero(part == 2) for part in parts]
-    index = np.concatenate(tested)
-    scored = score(
-        snapshot.real.labels[index],
-        np.concatenate([fit.probabilities for fit in fits]),
-        snapshot.classes,
-        fits=np.repeat([fit.partition for fit in fits], [len(rows) for rows in tested]),
+def _rounds(fits: Sequence[Fit], tested: Tested) -> Iterator[dict[str, Measured]]:
+    """Yield the metrics of each round of folds with one seed, as (1, folds) and (1, folds, N)."""
+    ordered = sorted(fits, key=lambda fit: fit.partition)
+    size = len(tested.rows) // tested.repeats
+    for start in range(0, len(ordered), size):
+        yield _round(ordered[start : start + size], tested)
+
+
+def _round(fits: Sequence[Fit], tested: Tested) -> dict[str, Measured]:
+    rows = [tested.rows[fit.partition] for fit in fits]
+    index, ends = np.concatenate(rows), np.cumsum([len(r) for r in rows])
+    chances = np.concatenate([fit.probabilities for fit in fits])
+    fold = np.repeat(np.arange(len(fits)), [len(r) for r in rows])
+    scored = score(tested.labels[index], chances, tested.classes, fits=fold)
+    alone = [
+        score(tested.labels[own], fit.probabilities, tested.classes)["auroc"].value
+        for own, fit in zip(rows, fits, strict=True)
+    ]
+    found = {}
+    for name, each in scored.items():
+        influences = np.zeros((len(fits), len(tested.labels)))
+        for k, end in enumerate(ends):
+            influences[k, rows[k]] = len(fits) * each.influence[end - len(rows[k]) : end]
+        values = each.value + influences.sum(1)
+        if name == "auroc":
+            values = np.where(np.isnan(alone), each.value, alone)
+        found[name] = Measured(values[None], influences[None], _weight(each, index, tested))
+    return found
+
+
+def _weight(found: Score, index: np.ndarray, tested: Tested) -> np.ndarray:
+    weight = np.zeros(len(tested.labels))
+    weight[index] = found.weight
+    return weight
+
+
+def _joined(seeds: Sequence[Sequence[Measured]]) -> Measured:
+    """Return one metric from what each seed (outer) and each round (inner) gave."""
+    each = [m for rounds in seeds for m in rounds]
+    return Measured(
+        np.concatenate([np.concatenate([m.values for m in r], axis=1) for r in seeds]),
+        np.concatenate([np.concatenate([m.influences for m in r], axis=1) for r in seeds]),
+        np.mean([m.weight for m in each], axis=0),
     )
-    n = len(snapshot.real.keys)
-    return {name: _spread(found, index, n) for name, found in scored.items()}
 
 
-def _spread(found: Score, index: np.ndarray, n: int) -> Score:
-    """Return a score of the tested rows as one of all n rows; the others do not move it."""
-    influence, weight = np.zeros(n), np.zeros(n)
-    influence[index], weight[index] = found.influence, found.weight
-    return Score(found.value, influence, weight)
+ROC_GRID = 101
+"""Points of a ROC curve: false positive rates 0, 0.01, ... 1."""
 
 
-def _estimate(scores: Sequence[Score], groups: np.ndarray, bounds: tuple[float, float]) -> Estimate:
-    """Return the mean of the rounds (seeds, repeats) with its interval over groups and fits."""
-    weight = np.mean([s.weight for s in scores], axis=0)
-    used = weight > 0
-    influences = np.stack([s.influence[used] for s in scores])
-    values = [s.value for s in scores]
-    if np.isnan(values).any() or not used.any():
-        return Estimate(float("nan"), float("nan"), float("nan"))
-    mean = mean_of_fits(values, influences, groups[used])
-    error = standard_error(mean.influence, groups[used])
-    n_groups = effective_groups(weight[used], groups[used])
-    low, high = interval(
-        mean.value, error, n_groups=n_groups, fits=mean.fit_variance, bounds=bounds
+@dataclass(frozen=True)
+class Curves:
+    """What figures show of an arm."""
+
+    confusion: tuple[tuple[float, ...], ...]
+    """(K, K), test images by true class (row) and predicted class, averaged over the seeds."""
+    roc: dict[str, tuple[float, ...]]
+    """For each class that was tested, one versus rest, the true positive rate at each point of the
+    grid, averaged over the fits (Fawcett 2006: vertical averaging)."""
+
+
+def curves(fits: Sequence[Fit], tested: Tested) -> Curves:
+    """Return confusion matrix and ROC curves of an arm."""
+    n = len(tested.classes)
+    counted = np.zeros((n, n))
+    rates: dict[str, list[np.ndarray]] = {}
+    for fit in fits:
+        labels = tested.labels[tested.rows[fit.partition]]
+        np.add.at(counted, (labels, fit.probabilities.argmax(1)), 1.0)
+        for index, name in enumerate(tested.classes):
+            positive = labels == index
+            if positive.any() and not positive.all():
+                found = _true_positive_rates(positive, fit.probabilities[:, index])
+                rates.setdefault(name, []).append(found)
+    counted /= max(1, len({fit.seed for fit in fits})) * tested.repeats
+    return Curves(
+        tuple(tuple(row) for row in counted.round(3).tolist()),
+        {name: tuple(np.mean(each, axis=0).round(4).tolist()) for name, each in rates.items()},
     )
-    return Estimate(mean.value, low, high)
+
+
+def _true_positive_rates(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return (ROC_GRID,): the ROC curve, drawn straight between thresholds, on the grid."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # ties go together
+    hits = np.cumsum(positive[order])[ends] / positive.sum()
+    alarms = np.cumsum(~positive[order])[ends] / (~positive).sum()
+    hits, alarms = np.append(0.0, hits), np.append(0.0, alarms)
+    grid = np.linspace(0, 1, ROC_GRID) + 1e-9  # of a vertical stretch, the upper end
+    return np.asarray(np.interp(grid, alarms, hits), np.float64)
+
+
+def estimates(measured: Mapping[str, Measured], tested: Tested) -> dict[str, Estimate]:
+    """Return each metric of an arm with its interval."""
+    found = {}
+    for name, each in measured.items():
+        mean, n_groups = _mean(each, tested, 0.0)
+        low, high = interval(
+            mean.value,
+            mean.error,
+            n_groups=n_groups,
+            freedom=mean.freedom,
+            bounds=_BOUNDS.get(name, (0.0, 1.0)),
+        )
+        found[name] = Estimate(mean.value, low, high)
+    return found
+
+
+def difference(name: str, arm: Measured, reference: Measured, tested: Tested) -> tuple[Mean, float]:
+    """Return arm less reference in metric `name`, and the effective number of groups.
+
+    Both were fitted with the same seeds under the same partitions. The error of a metric that
+    counts is at least that of one group on which the arms disagree.
+    """
+    weight = np.maximum(arm.weight, reference.weight)
+    both = Measured(arm.values - reference.values, arm.influences - reference.influences, weight)
+    n_groups = effective_groups(weight, tested.groups)
+    least = 0.0 if name in CONTINUOUS or not n_groups else 1 / n_groups**2
+    return _mean(both, tested, least)
+
+
+def _mean(measured: Measured, tested: Tested, least: float) -> tuple[Mean, float]:
+    used = measured.weight > 0
+    if np.isnan(measured.values).any() or not used.any():
+        return Mean(float("nan"), float("nan"), float("nan"), measured.values.size), 0.0
+    groups = tested.groups[used]
+    n_groups = effective_groups(measured.weight[used], groups)
+    influences = measured.influences[:, :, used]
+    return mean_over_fits(
+        measured.values, influences, groups, n_groups=n_groups, least=least
+    ), n_groups

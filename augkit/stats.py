@@ -1,42 +1,119 @@
-"""Standard errors over groups and fits, and intervals that hold what they promise.
+"""The error of a mean over fits and partitions, and intervals that hold what they promise.
 
-Two things are random in a score: which groups (patients) were tested, and the fits. The error
+Three things are random in a score: which groups (patients) were tested, each fit, and what all
+fits of a partition have in common (its training images, and what was drawn from them). The error
 over groups follows from the influences of the rows (`augkit.metrics`), which are linear: for a
-difference of two arms on the same test rows, subtract them and ask here again.
+difference of two arms on the same test rows, subtract them and ask here again. docs/statistics.md
+has the reasons, and what simulations say.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 
 @dataclass(frozen=True)
-class FitVariance:
-    """What the randomness of the fits adds to the variance of a mean over fits."""
-
-    between: float
-    """Variance between the fits, divided by their number; 0 for a single fit, whose interval then
-    holds for that fit alone."""
-
-    shared: float
-    """The part of `between` that is in the variance over groups as well: how differently the fits
-    treat the same groups, which averages out over groups and fits alike."""
-
-    n_fits: int
-
-
-class FitMean(NamedTuple):
-    """The mean of the scores of several fits."""
+class Mean:
+    """A mean over fits and partitions, with its standard error."""
 
     value: float
-    influence: np.ndarray
-    """float64 (N,), of the mean."""
-    fit_variance: FitVariance
+    error: float
+    """NaN for fewer than two groups."""
+    freedom: float
+    """Degrees of freedom of `error` (Satterthwaite 1946)."""
+    n_fits: int
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return (low, high): the value less and plus t times the error; for a difference."""
+        half = student((1 + level) / 2, self.freedom) * self.error
+        return self.value - half, self.value + half
+
+    @property
+    def p(self) -> float:
+        """Return the two-sided p-value of the hypothesis that the truth is 0, by the same t."""
+        from scipy.special import stdtr
+
+        if not self.error > 0:
+            return math.nan if math.isnan(self.error) else float(self.value == 0)
+        return 2 * float(stdtr(self.freedom, -abs(self.value) / self.error))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One part of a variance; `doubt` is half the variance of its estimate."""
+
+    size: float
+    doubt: float
+
+
+def mean_over_fits(
+    values: np.ndarray,
+    influences: np.ndarray,
+    groups: np.ndarray,
+    *,
+    n_groups: float,
+    least: float = 0.0,
+) -> Mean:
+    """Return the mean of the scores of all fits: each is scored, then averaged; no ensemble.
+
+    values: (S, P), of the fit with seed s under partition p; influences: (S, P, N), of the same
+    rows, 0 where the partition does not test the row, scaled so that their mean over partitions is
+    the influence on the mean; groups: (N,), any labels, rows of a group may depend on each other in
+    any way. n_groups: see `effective_groups`. least: the variance over groups is at least that.
+
+    The variance is that over groups, plus that between the seeds of a partition, plus what the
+    partitions spread beyond both. What two of these share is counted once: how differently fits
+    treat the same groups averages out over groups and fits alike.
+    """
+    n_seeds, n_parts, n_rows = influences.shape
+    sums = _group_sums(influences.reshape(-1, n_rows), groups)
+    if sums.shape[1] < 2:
+        return Mean(float(values.mean()), math.nan, math.nan, values.size)
+    sums = sums.reshape(n_seeds, n_parts, -1)  # (S, P, groups)
+    over_groups = max(_variance(sums.mean((0, 1))), least)
+    parts = [_Part(over_groups, over_groups**2 / max(n_groups - 1, 1.0))]
+    seeds = _between_seeds(values, sums)
+    if seeds is not None:
+        own = max(seeds.size, seeds.total - over_groups)
+        if own > 0:
+            parts.append(_Part(own, seeds.total**2 / (n_parts * (n_seeds - 1))))
+    beyond = _between_partitions(values, sums, seeds.size if seeds else 0.0)
+    if beyond.size > 0:
+        parts.append(_Part(beyond.size, beyond.total**2 / (n_parts - 1)))
+    total, doubt = sum(p.size for p in parts), sum(p.doubt for p in parts)
+    freedom = total**2 / doubt if doubt > 0 else max(n_groups - 1, 1.0)
+    return Mean(float(values.mean()), math.sqrt(total), freedom, values.size)
+
+
+@dataclass(frozen=True)
+class _Excess:
+    """What fits or partitions spread, as a part of the variance of the mean."""
+
+    total: float
+    size: float
+    """What of it is in no other part."""
+
+
+def _between_seeds(values: np.ndarray, sums: np.ndarray) -> _Excess | None:
+    """Return what the seeds of a partition spread; None for a single seed."""
+    if len(values) < 2:
+        return None
+    total = float(values.var(0, ddof=1).mean()) / values.size
+    shared = float(sums.var(0, ddof=1).sum(1).mean()) / values.size
+    return _Excess(total, max(0.0, total - shared))
+
+
+def _between_partitions(values: np.ndarray, sums: np.ndarray, of_seeds: float) -> _Excess:
+    """Return what the partitions spread beyond groups and seeds."""
+    n_parts = values.shape[1]
+    if n_parts < 2:
+        return _Excess(0.0, 0.0)
+    total = float(values.mean(0).var(ddof=1)) / n_parts
+    shared = float(sums.mean(0).var(0, ddof=1).sum()) / n_parts
+    return _Excess(total, max(0.0, total - shared - of_seeds))
 
 
 def standard_error(influence: np.ndarray, groups: np.ndarray) -> float:
@@ -46,9 +123,7 @@ def standard_error(influence: np.ndarray, groups: np.ndarray) -> float:
     may depend on each other in any way. NaN for fewer than two groups.
     """
     sums = _group_sums(influence[None, :], groups)[0]
-    if len(sums) < 2:
-        return math.nan
-    return math.sqrt(len(sums) / (len(sums) - 1) * float(np.square(sums).sum()))
+    return math.sqrt(_variance(sums)) if len(sums) > 1 else math.nan
 
 
 def effective_groups(weight: np.ndarray, groups: np.ndarray) -> float:
@@ -63,78 +138,74 @@ def effective_groups(weight: np.ndarray, groups: np.ndarray) -> float:
     return 1 / squares if squares > 0 else 0.0
 
 
-def mean_of_fits(
-    values: Sequence[float] | np.ndarray, influences: np.ndarray, groups: np.ndarray | None = None
-) -> FitMean:
-    """Return the mean score of several fits: each is scored, then averaged; no ensemble.
-
-    values: (S,); influences: (S, N), the same rows for each fit; groups: (N,), None: each row is
-    a group. With u[s, g] the sum of influences of group g in fit s, less its mean over the
-    fits, `shared` is sum(u^2) / (S (S - 1)).
-    """
-    values, influences = np.asarray(values, np.float64), np.asarray(influences, np.float64)
-    n_fits, n = influences.shape
-    value, influence = float(values.mean()), influences.mean(0)
-    if n_fits < 2:
-        return FitMean(value, influence, FitVariance(0.0, 0.0, n_fits))
-    sums = _group_sums(influences, np.arange(n) if groups is None else groups)  # (S, G)
-    own = sums - sums.mean(0)
-    shared = float(np.square(own).sum()) / (n_fits * (n_fits - 1))
-    return FitMean(
-        value, influence, FitVariance(float(values.var(ddof=1)) / n_fits, shared, n_fits)
-    )
-
-
-def combine(
-    standard_error: float, n_groups: float, fits: FitVariance | None = None
-) -> tuple[float, float]:
-    """Return the standard error over groups and fits together, and its degrees of freedom.
-
-    The variance is that of the groups plus that between the fits less what both share, and never
-    under either; the degrees of freedom are Satterthwaite's. Without fits, or with two, whose
-    spread says too little: n_groups - 1.
-    """
-    over_groups = standard_error**2
-    if fits is None or fits.n_fits < 2 or fits.between == 0:
-        return standard_error, n_groups - 1
-    total = max(over_groups, fits.between, over_groups + fits.between - fits.shared)
-    if fits.n_fits == 2:  # one degree of freedom would make every interval the whole range
-        return math.sqrt(total), n_groups - 1
-    parts = fits.between**2 / (fits.n_fits - 1)
-    parts += over_groups**2 / (n_groups - 1) if n_groups > 1 else math.inf
-    return math.sqrt(total), total**2 / parts
-
-
 def interval(
     value: float,
-    standard_error: float,
+    error: float,
     *,
     n_groups: float,
-    fits: FitVariance | None = None,
+    freedom: float | None = None,
     level: float = 0.95,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
     """Return the interval (low, high) of a score that lies within bounds.
 
-    Wilson's interval at the effective sample size value * (1 - value) / se^2, with Student's t
+    Wilson's interval at the effective sample size value * (1 - value) / error^2, with Student's t
     instead of the normal (Dean & Pagano 2015). It never degenerates: without any spread the
     effective size is `n_groups` (take `effective_groups`). For a score that is no proportion, such
-    as mcc, give its bounds. The whole range if there are fewer than two groups; NaN for a value
-    that is NaN.
+    as mcc, give its bounds. freedom: by default n_groups - 1. The whole range if there are fewer
+    than two groups; NaN for a value that is NaN.
     """
     low, high = bounds
     if math.isnan(value):
         return math.nan, math.nan
-    error, freedom = combine(standard_error, n_groups, fits)
-    if math.isnan(error) or freedom <= 0:
+    freedom = n_groups - 1 if freedom is None else freedom
+    if math.isnan(error) or not freedom > 0:
         return bounds
     share = min(max((value - low) / (high - low), 0.0), 1.0)
     variance = (error / (high - low)) ** 2
     spread = share * (1 - share)
     size = spread / variance if variance > 0 and spread > 0 else n_groups
-    centre, half = _wilson(share, size, _student(level, freedom))
+    centre, half = _wilson(share, size, student((1 + level) / 2, freedom))
     ends = (max(centre - half, 0.0), min(centre + half, 1.0))
     return low + (high - low) * ends[0], low + (high - low) * ends[1]
+
+
+def smallest_detectable(
+    mean: Mean, n_groups: float, *, level: float = 0.05, power: float = 0.8, discrete: bool = True
+) -> float:
+    """Return the true difference that a comparison like this one finds with the given power.
+
+    (t + t') times the error, t and t' the quantiles for level and power. discrete: of a metric
+    that counts hits; a difference d then comes with more images on which the arms disagree, which
+    adds up to d / n_groups to the variance, and nothing where it only tips the balance of those on
+    which they disagree already; an eighth of that is reckoned with. NaN where the error is.
+    """
+    reach = student(1 - level / 2, mean.freedom) + student(power, mean.freedom)
+    if not discrete:
+        return reach * mean.error
+    half = reach**2 / (16 * n_groups)
+    return half + math.sqrt(half**2 + (reach * mean.error) ** 2)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return p-values (M,) corrected for their number (Holm 1979); NaN stays and does not count."""
+    corrected = np.full(len(p), np.nan)
+    order = np.argsort(p)[: int(np.isfinite(p).sum())]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
+
+
+def student(share: float, freedom: float) -> float:
+    """Return the quantile of Student's t; NaN without degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, share)) if freedom > 0 else math.nan
+
+
+def _variance(sums: np.ndarray) -> float:
+    """Return the variance of a sum over groups: (G,)."""
+    return len(sums) / (len(sums) - 1) * float(np.square(sums).sum())
 
 
 def _wilson(share: float, size: float, t: float) -> tuple[float, float]:
@@ -143,13 +214,6 @@ def _wilson(share: float, size: float, t: float) -> tuple[float, float]:
     centre = (share + t * t / (2 * size)) / shrink
     half = t / shrink * math.sqrt(share * (1 - share) / size + t * t / (4 * size * size))
     return centre, half
-
-
-def _student(level: float, freedom: float) -> float:
-    """Return the two-sided quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, (1 + level) / 2))
 
 
 def _group_sums(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:

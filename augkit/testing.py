@@ -2,7 +2,8 @@
 
 A phantom is a synthetic B-mode image of a breast whose truth is known. `check_augmenter` and
 `check_classifier` hold a plugin against the contract and say in one sentence what is wrong.
-`Oracle`, `Copy` and `Poison` are augmenters that must help, change nothing and harm.
+`Oracle`, `Copy` and `Poison` are augmenters that must help, change nothing and harm: augkit offers
+them as plugins, for anybody who wants to hold its verdicts against a known truth.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 
 from augkit import options as plugin_options
 from augkit.errors import AugkitError, LineageError, OptionError
+from augkit.hookspecs import hookimpl
 from augkit.interfaces import ArraySamples, Augmenter, Classifier, Context, Samples, Shape
 from augkit.options import option
 
@@ -346,7 +348,7 @@ def toy_samples(
 
 @dataclass
 class Oracle(Augmenter):
-    """Fresh phantoms of the class that is asked for: as good as more real data.
+    """A test: fresh phantoms, for stores of phantoms, where it is as good as more real images.
 
     It learns the shape of the images and the names of the classes, nothing else. With phantoms
     of the same difficulty as real data it must help.
@@ -389,32 +391,59 @@ class Oracle(Augmenter):
 
 
 @dataclass
-class Poison(Oracle):
-    """Phantoms of which a share shows a wrong class: it must harm."""
+class Poison(Augmenter):
+    """A test: the training images again, a share of them under a wrong class, which must harm.
+
+    Those that it is wrong about are always the same, and taken for the class that comes next.
+    """
 
     name = "poison"
+    family = "generative"
 
-    share: float = option(0.3, "share of the images that show another class", low=0, high=1)
+    share: float = option(0.3, "share of the images that it is wrong about", low=0, high=1)
+    fit_seed: int = option(0, "chooses which", low=0)
 
-    def plan(self, labels: np.ndarray, shape: Shape, rng: np.random.Generator) -> np.ndarray:
-        """Return a structured array (N,): `seed`, and `shown`, the class that is drawn."""
-        n = len(self.classes_)
-        params = np.empty(len(labels), [("seed", np.uint64), ("shown", np.int64)])
-        params["seed"] = rng.integers(0, 2**64, len(labels), np.uint64)
-        wrong = (labels + rng.integers(1, max(n, 2), len(labels))) % n
-        params["shown"] = np.where(rng.random(len(labels)) < self.share, wrong, labels)
-        return params
+    def fit(self, train: Samples, context: Context) -> None:
+        """Keep the images, and choose the class that each is taken for."""
+        labels, rng = train.labels, np.random.default_rng(self.fit_seed)
+        wrong = np.zeros(len(labels), bool)
+        for label in np.unique(labels):
+            rows = rng.permutation(np.flatnonzero(labels == label))
+            wrong[rows[: round(self.share * len(rows))]] = True
+        self.images_ = train[:]
+        self.taken_for_ = np.where(wrong, (labels + 1) % len(context.classes), labels)
 
     def apply(
         self, images: np.ndarray | None, labels: np.ndarray, params: np.ndarray
     ) -> np.ndarray:
-        """Return a phantom of the class `shown` for each row, uint8 (N, H, W, C)."""
-        return super().apply(images, params["shown"], params)
+        """Return for each row an image that is taken for its class: uint8 (N, H, W, C)."""
+        rows = [np.flatnonzero(self.taken_for_ == label) for label in labels]
+        everything = np.arange(len(self.images_))
+        return self.images_[
+            [
+                (these if len(these) else everything)[int(seed % max(len(these), 1))]
+                for these, seed in zip(rows, params["seed"], strict=True)
+            ]
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write images and classes as safetensors."""
+        from safetensors.numpy import save_file
+
+        learned = {"images": self.images_, "taken_for": self.taken_for_}
+        save_file(learned, folder / "poison.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        from safetensors.numpy import load_file
+
+        learned = load_file(folder / "poison.safetensors")
+        self.images_, self.taken_for_ = learned["images"], learned["taken_for"]
 
 
 @dataclass
 class Copy(Augmenter):
-    """Exact repeats of the sources, as many as asked for: it must change nothing."""
+    """A test: exact repeats of the training images, which must change nothing."""
 
     name = "copy"
 
@@ -428,6 +457,12 @@ class Copy(Augmenter):
     def apply_masks(self, masks: np.ndarray, params: np.ndarray) -> np.ndarray:
         """Return the masks again, uint8 (N, H, W)."""
         return masks.copy()
+
+
+@hookimpl
+def register_augmenters() -> list[type[Augmenter]]:
+    """Offer the augmenters whose effect is known."""
+    return [Copy, Oracle, Poison]
 
 
 def check_augmenter(cls: type[Augmenter], **options: Any) -> None:

@@ -78,7 +78,8 @@ def test_evaluate_prints_arms_with_intervals_and_each_class(finished):
     assert said.startswith("linear on augkit.store: 5 folds, 1 seed, 30 real test images")
     rows = [line.split() for line in said.split("\n")]
     for arm in ("real", "traditional"):
-        assert len([r for r in rows if r and r[0] == arm]) == 1 + 3
+        compared = 0 if arm == "real" else 1
+        assert len([r for r in rows if r and r[0] == arm]) == 1 + 3 + compared
     assert "sensitivity" in said and "note: all is the same as traditional" in said
 
 
@@ -158,7 +159,7 @@ def test_evaluate_as_json_has_the_promised_keys(finished):
     top = {"classifier", "protocol", "weights", "reduced", "arms", "comparisons"}
     assert top <= set(found)
     assert (found["classifier"], found["protocol"]) == ("linear", "5 folds")
-    assert [arm["name"] for arm in found["arms"]] == ["real", "traditional", "all"]
+    assert [arm["name"] for arm in found["arms"]] == ["real", "traditional", "all", "balanced"]
     names = {"accuracy", "balanced_accuracy", "auroc", "f1", "mcc", "brier", "ece"}
     for arm in found["arms"]:
         assert {"name", "rows", "metrics"} <= set(arm)
@@ -169,14 +170,19 @@ def test_evaluate_as_json_has_the_promised_keys(finished):
         for metric in arm["metrics"].values():
             assert set(metric) == {"value", "low", "high"}
     keys = {"arm", "versus", "metric", "difference", "low", "high", "p", "p_holm", "verdict"}
+    decisive = []
     for comparison in found["comparisons"]:
         assert set(comparison) >= {*keys, "smallest_detectable"}
+        decisive += [comparison] if comparison["verdict"] else []
+    assert [(c["arm"], c["versus"], c["metric"]) for c in decisive] == [
+        ("traditional", versus, "balanced_accuracy") for versus in ("real", "balanced")
+    ]
 
 
 def test_arms_and_partitions_can_be_chosen(finished):
     line = ("evaluate", "--classifier", "linear", "--arms", "real, flip", "--split", "60/20/20")
     found = works(*line, "--json", cwd=finished).json
-    assert [arm["name"] for arm in found["arms"]] == ["real", "flip"]
+    assert [arm["name"] for arm in found["arms"]] == ["real", "flip", "balanced"]
     assert found["protocol"] == "60/20/20"
 
 

@@ -72,7 +72,7 @@ def marked_store(path: Path, n_per_class: int = 20) -> DatasetStore:
 def test_a_classifier_that_knows_everything_scores_one(tmp_path: Path) -> None:
     result = ak.evaluate(marked_store(tmp_path / "a.store"), "stripes")
     (real,) = result.arms
-    assert result.protocol == "5 folds"
+    assert result.comparisons == () and result.protocol == "5 folds"
     assert result.test_images == 60
     for name in ("accuracy", "balanced_accuracy", "auroc", "sensitivity:benign"):
         assert real.metrics[name].value == 1
@@ -90,8 +90,8 @@ def test_arms_are_real_each_family_and_all(store: DatasetStore) -> None:
     ak.augment(store, "flip")
     ak.augment(store, "zoom")
     result = ak.evaluate(store, "coin", seeds=1)
-    assert [a.name for a in result.arms] == ["real", "traditional", "all"]
-    assert [a.rows for a in result.arms] == [42, 126, 126]
+    assert [a.name for a in result.arms] == ["real", "traditional", "all", "balanced"]
+    assert [a.rows for a in result.arms] == [42, 126, 126, 42]
     assert result.arms[1].runs == ("flip", "zoom")
     assert result.arms[2].same_as == "traditional"
 
@@ -108,7 +108,8 @@ def test_arms_can_be_chosen_also_by_run(store: DatasetStore) -> None:
     ak.augment(store, "flip")
     ak.augment(store, "zoom")
     result = ak.evaluate(store, "coin", arms=["real", "zoom"], seeds=1)
-    assert [(a.name, a.runs) for a in result.arms] == [("real", ()), ("zoom", ("zoom",))]
+    arms = [(a.name, a.runs) for a in result.arms if not a.control]
+    assert arms == [("real", ()), ("zoom", ("zoom",))]
     with pytest.raises(OptionError, match="no arm 'dagan'; there are: real, traditional, all"):
         ak.evaluate(store, "coin", arms=["dagan"])
 
@@ -236,6 +237,7 @@ def test_a_generative_plugin_is_an_arm_of_its_own(
         ("traditional", 84),
         ("dream", 63),
         ("all", 105),
+        ("balanced", 42),
     ]
 
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from augkit.metrics import score
-from augkit.stats import combine, effective_groups, interval, mean_of_fits, standard_error
+from augkit.stats import (
+    Mean,
+    effective_groups,
+    holm,
+    interval,
+    mean_over_fits,
+    smallest_detectable,
+    standard_error,
+)
 
 
 def accuracy(right, groups):
@@ -100,50 +108,126 @@ def expected(drift):
     return fits_of(rng, 400, 4000, drift).mean()
 
 
+def mean_of(right, **given):
+    """Return the mean over fits (S, N) of one test part, each row a group."""
+    values = right.mean(1)
+    influences = (right - values[:, None]) / right.shape[1]
+    rows = np.arange(right.shape[1])
+    given = {"n_groups": len(rows)} | given
+    return mean_over_fits(values[:, None], influences[:, None], rows, **given)
+
+
 @pytest.mark.parametrize("drift", [0.0, 0.5])
 def test_intervals_of_several_fits_cover_the_truth(drift):
     rng, truth, hits, alone = np.random.default_rng(2), expected(drift), 0, 0
     for _ in range(400):
         right = fits_of(rng, 100, 5, drift)
-        values = right.mean(1)
-        value, influence, fits = mean_of_fits(values, (right - values[:, None]) / 100)
-        error = standard_error(influence, np.arange(100))
-        low, high = interval(value, error, n_groups=100, fits=fits)
+        mean = mean_of(right)
+        low, high = interval(mean.value, mean.error, n_groups=100, freedom=mean.freedom)
         hits += low <= truth <= high
-        low, high = interval(value, error, n_groups=100)
+        influence = (right - right.mean(1, keepdims=True)).mean(0) / 100
+        low, high = interval(mean.value, standard_error(influence, np.arange(100)), n_groups=100)
         alone += low <= truth <= high
     assert 0.92 <= hits / 400 <= 0.99
     assert drift == 0 or alone / 400 < 0.9
 
 
-def test_the_shared_variance_is_not_counted_twice():
+def test_what_fits_and_groups_share_is_not_counted_twice():
     rng, ratios = np.random.default_rng(3), []
     for _ in range(300):
         right = fits_of(rng, 100, 5, drift=0.0)
-        values = right.mean(1)
-        fits = mean_of_fits(values, (right - values[:, None]) / 100).fit_variance
-        ratios.append((fits.between, fits.shared))
-    between, shared = np.mean(ratios, axis=0)
-    assert shared == pytest.approx(between, rel=0.15)
+        influence = (right - right.mean(1, keepdims=True)).mean(0) / 100
+        ratios.append(mean_of(right).error / standard_error(influence, np.arange(100)))
+    assert 1 <= np.median(ratios) < 1.02
 
 
 def test_the_variance_never_falls_under_that_of_groups_or_fits():
     rng = np.random.default_rng(4)
     for _ in range(50):
         right = fits_of(rng, 30, 3, drift=0.2)
-        values = right.mean(1)
-        _, influence, fits = mean_of_fits(values, (right - values[:, None]) / 30)
-        error = standard_error(influence, np.arange(30))
-        both, freedom = combine(error, 30, fits)
-        assert both**2 >= max(error**2, fits.between) * (1 - 1e-12)
-        assert freedom > 0
+        mean = mean_of(right)
+        influence = (right - right.mean(1, keepdims=True)).mean(0) / 30
+        over_groups = standard_error(influence, np.arange(30))
+        assert mean.error**2 >= max(over_groups**2, right.mean(1).var(ddof=1) / 3) * (1 - 1e-12)
+        assert mean.freedom > 0
 
 
-def test_a_single_fit_adds_nothing():
-    value, influence, fits = mean_of_fits([0.8], np.ones((1, 4)))
-    assert (value, fits.between, fits.n_fits) == (0.8, 0.0, 1)
-    assert interval(value, 0.1, n_groups=9, fits=fits) == interval(value, 0.1, n_groups=9)
-    assert np.array_equal(influence, np.ones(4))
+def test_a_single_fit_has_the_error_of_the_groups():
+    right = np.random.default_rng(0).random((1, 40)) < 0.7
+    mean = mean_of(right)
+    influence = (right[0] - right.mean()) / 40
+    assert mean.error == pytest.approx(standard_error(influence, np.arange(40)))
+    assert (mean.value, mean.freedom, mean.n_fits) == (right.mean(), pytest.approx(39), 1)
+
+
+def folds_of(rng, n_groups, n_folds, n_seeds, *, spread=0.0):
+    """Return values (S, P) and influences (S, P, N) of differences that are 0 in truth.
+
+    spread: of what all fits of a fold have in common.
+    """
+    fold = rng.permutation(n_groups) % n_folds
+    found = 0.3 * rng.standard_normal(n_groups) + 0.2 * rng.standard_normal((n_seeds, n_groups))
+    found = found + spread * rng.standard_normal(n_folds)[fold]
+    own = (found - found.mean(1, keepdims=True)) / n_groups
+    influences = np.where(fold == np.arange(n_folds)[:, None], n_folds, 0) * own[:, None]
+    return found.mean(1)[:, None] + influences.sum(2), influences
+
+
+@pytest.mark.parametrize("n_seeds", [1, 5])
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.1])
+def test_a_difference_over_folds_is_found_by_chance_no_more_often_than_said(n_seeds, spread):
+    rng, false, naive = np.random.default_rng(6), 0, 0
+    for _ in range(600):
+        values, influences = folds_of(rng, 200, 5, n_seeds, spread=spread)
+        mean = mean_over_fits(values, influences, np.arange(200), n_groups=200)
+        low, high = mean.interval()
+        assert (mean.p < 0.05) == (not low <= 0 <= high), "interval and p are one statistic"
+        false += mean.p < 0.05
+        naive += abs(mean.value) > 1.97 * standard_error(influences.mean((0, 1)), np.arange(200))
+    assert 0.02 <= false / 600 <= 0.075
+    assert spread < 0.1 or naive / 600 > 0.2, "the groups alone do not know of the folds"
+
+
+def test_groups_alone_carry_the_error_where_folds_and_seeds_add_nothing():
+    rng, ratios = np.random.default_rng(7), []
+    for _ in range(200):
+        values, influences = folds_of(rng, 200, 5, 5)
+        mean = mean_over_fits(values, influences, np.arange(200), n_groups=200)
+        ratios.append(mean.error / standard_error(influences.mean((0, 1)), np.arange(200)))
+    assert min(ratios) >= 1 and np.median(ratios) < 1.1
+
+
+def test_arms_that_never_differ_differ_by_no_more_than_one_group():
+    none = np.zeros((1, 5))
+    mean = mean_over_fits(none, np.zeros((1, 5, 50)), np.arange(50), n_groups=50, least=1 / 50**2)
+    low, high = mean.interval()
+    assert (mean.value, mean.p) == (0, 1) and -0.05 < low < -0.03 and 0.03 < high < 0.05
+    mean = mean_over_fits(none, np.zeros((1, 5, 50)), np.arange(50), n_groups=50)
+    assert (mean.interval(), mean.p) == ((0, 0), 1)
+
+
+def test_one_group_has_no_error():
+    mean = mean_over_fits(np.ones((2, 1)), np.zeros((2, 1, 4)), np.zeros(4), n_groups=1)
+    assert math.isnan(mean.error) and math.isnan(mean.p) and math.isnan(mean.interval()[0])
+
+
+def test_holm_corrects_as_published():
+    # Holm 1979: the smallest times 3, the next times 2, never falling.
+    assert holm(np.array([0.04, 0.01, 0.03])) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm(np.array([0.9, 0.8])) == pytest.approx([1.0, 1.0])
+    found = holm(np.array([0.02, math.nan, 0.03]))
+    assert found[[0, 2]] == pytest.approx([0.04, 0.04]) and math.isnan(found[1])
+    assert len(holm(np.zeros(0))) == 0
+
+
+def test_what_is_detectable_is_found_in_four_of_five_cases():
+    mean = Mean(0.0, 0.01, 1e9, 25)
+    reach = smallest_detectable(mean, 400, discrete=False)
+    assert reach == pytest.approx((1.95996 + 0.84162) * 0.01, rel=1e-4)
+    assert reach < smallest_detectable(mean, 400) < 1.1 * reach
+    assert smallest_detectable(mean, 400, level=0.05 / 4) > reach
+    draws = np.random.default_rng(0).normal(reach, 0.01, 20_000)
+    assert (draws > 1.96 * 0.01).mean() == pytest.approx(0.8, abs=0.01)
 
 
 def test_the_influence_of_a_difference_is_the_difference_of_influences():
@@ -152,15 +236,3 @@ def test_the_influence_of_a_difference_is_the_difference_of_influences():
     together = accuracy(first, None)[1] - accuracy(second, None)[1]
     paired = np.std(first.astype(float) - second, ddof=1) / math.sqrt(80)
     assert standard_error(together, np.arange(80)) == pytest.approx(paired)
-
-
-def test_two_fits_do_not_make_the_interval_the_whole_range():
-    rng = np.random.default_rng(0)
-    scores = (rng.random((2, 200)) < 0.97).astype(float)
-    influences = (scores - scores.mean(1, keepdims=True)) / 200
-    mean = mean_of_fits(scores.mean(1), influences)
-    error = standard_error(mean.influence, np.arange(200))
-    low, high = interval(mean.value, error, n_groups=200, fits=mean.fit_variance)
-    alone = interval(mean.value, error, n_groups=200)
-    assert low <= alone[0] < mean.value < high
-    assert high - low < 0.15

@@ -522,6 +522,19 @@ def test_dagan_keeps_the_contract_of_plugins():
     check_augmenter(Dagan, preset="quick", widths="6,6,4", latent=8, batch=4)
 
 
+def test_the_weights_are_laid_out_alike_after_training_and_after_loading(tmp_path):
+    plugin = Dagan(preset="quick", widths=(6, 4), latent=8, batch=4).settle(SHAPE, "cpu")
+    samples = toy_samples(8, height=16, width=24)
+    plugin.fit(samples, Context(1, CLASSES, max_steps=1))
+    for network in plugin.generators_.networks.values():
+        for value in network.parameters():
+            assert (
+                value.is_contiguous()
+                and value.stride()
+                == torch.empty_like(value, memory_format=torch.contiguous_format).stride()
+            )
+
+
 def test_dagan_is_found_like_any_other_plugin():
     assert ak.plugins().find("dagan", "augmenter").family == "generative"
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from augkit.errors import DamagedStore, LineageError, StoreError
+from augkit.errors import DamagedStore, LineageError, OptionError, StoreError
 from augkit.interfaces import Shape
-from augkit.partitions import N_FOLDS, PARTS, Partition
+from augkit.partitions import N_FOLDS, PARTS, Partition, Scope
 from augkit.store.format import Entry, digest_of
 from augkit.store.models import Model, read_model
 from augkit.store.samples import Purpose, Rows, ShardName, StoredSamples
@@ -46,7 +46,7 @@ class RealRows:
     sha256: np.ndarray
     """str: hexadecimal, of the file as it came."""
 
-    @property
+    @cached_property
     def datasets(self) -> np.ndarray:
         """Return str (N,): the data set of each image."""
         return np.array([key.split("/", 1)[0] for key in self.keys.tolist()], str)
@@ -203,10 +203,40 @@ class Snapshot:
 
     def parts(self, partition: Partition) -> np.ndarray:
         """Return int8 (N,) for the real rows: 0 train, 1 validation, 2 test, -1 left out."""
-        real = self.real
-        parts = partition.part_of_fold()[real.folds]
-        parts[real.conflict] = -1
+        real, scope = self.real, partition.scope
+        folds = self._folds_of_images if scope.by_image else real.folds
+        parts = partition.part_of_fold()[folds]
+        if scope.held_out:
+            tested = real.datasets == scope.held_out
+            torn = np.isin(real.groups, real.groups[tested]) & np.isin(
+                real.groups, real.groups[~tested]
+            )
+            parts = np.where(torn, -1, np.where(tested, 2, parts)).astype(np.int8)
+        parts[real.conflict | ~self._within(scope)] = -1
         return parts
+
+    def _within(self, scope: Scope) -> np.ndarray:
+        """Return bool (N,) for the real rows: a partition of this scope deals with them."""
+        real = self.real
+        unknown = {*scope.datasets, scope.held_out} - {*real.datasets.tolist(), ""}
+        if unknown:
+            known = ", ".join(sorted(set(real.datasets.tolist())))
+            raise OptionError(f"there is no data set {min(unknown)!r}; there are: {known}")
+        left_out = [i for i, name in enumerate(self.classes) if name in scope.without]
+        within = ~np.isin(real.labels, left_out)
+        return within & np.isin(real.datasets, scope.datasets) if scope.datasets else within
+
+    @cached_property
+    def _folds_of_images(self) -> np.ndarray:
+        """Return int64 (N,), folds dealt to images instead of groups, by data set and class."""
+        real = self.real
+        folds = np.empty(len(real.keys), np.int64)
+        rng = np.random.Generator(np.random.Philox(0))
+        strata = np.char.add(real.datasets, np.char.add("/", real.labels.astype(str)))
+        for stratum in np.unique(strata):
+            rows = np.flatnonzero(strata == stratum)
+            folds[rng.permutation(rows)] = np.arange(len(rows)) % N_FOLDS
+        return folds
 
     def parents(self, run: str) -> np.ndarray:
         """Return int64 (N,): the real row that each row of a traditional run derives from."""

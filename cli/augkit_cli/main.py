@@ -217,6 +217,25 @@ def fit(
 )
 @click.option("--seeds", type=int, metavar="N", help="Fits on each partition. Default: 5.")
 @click.option(
+    "--primary",
+    metavar="METRIC",
+    default="balanced_accuracy",
+    show_default=True,
+    help="The metric that verdicts are about.",
+)
+@click.option("--positive", metavar="CLASS", help="Show sensitivity and specificity of this class.")
+@click.option("--datasets", metavar="A,B", help="Only images of these data sets. Default: all.")
+@click.option("--test-on", metavar="DATASET", help="Train on all other data sets, test on this.")
+@click.option(
+    "--split-by",
+    type=click.Choice(["group", "image"]),
+    default="group",
+    show_default=True,
+    help="image: leaky, to see how far that flatters.",
+)
+@click.option("--refit", is_flag=True, help="Fit generators anew for each partition.")
+@click.option("--budget", metavar="TIME", help="The most time for each of these, such as 30m.")
+@click.option(
     "--real-share",
     type=float,
     metavar="X",
@@ -239,25 +258,27 @@ def evaluate(
     store: str | None,
     options: tuple[str, ...],
     arms: str | None,
+    datasets: str | None,
     protocol: str,
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Measure a classifier with and without augmentation.
+    """Say whether augmentation helps a classifier.
 
-    It is tested on real images only. Runs are made again for each partition, from its training
-    part only. What is computed is kept: an interrupted evaluation goes on where it stopped.
+    It is tested on real images only, after training on real images, on these and the runs, and on
+    real images repeated to the same class counts. What is computed is kept, and the same line goes
+    on where it was interrupted.
     """
     import augkit as ak
 
-    chosen = [a.strip() for a in arms.split(",")] if arms else None
     given = _options(options)
     with progress() as bar:
         result = ak.evaluate(
             store,
             classifier,
             given,
-            arms=chosen,
+            arms=_names(arms) or None,
+            datasets=_names(datasets),
             paper=protocol == "paper",
             progress=bar,
             **flags,
@@ -403,6 +424,11 @@ def demo(folder: str) -> None:
 
 def _print(result: Any, as_json: bool) -> None:
     click.echo(result.to_json() if as_json else str(result))
+
+
+def _names(text: str | None) -> list[str]:
+    """Return the words of a list with commas."""
+    return [word.strip() for word in text.split(",")] if text else []
 
 
 def _options(pairs: Sequence[str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Images from latent seeds: the same pixels whatever they are asked for together with.
 
-On the CPU, in float32, always 16 at once, short blocks padded with zeros: PyTorch chooses other
-ways of summing for other batch sizes, which changes a grey level in a pixel here and there.
+On the CPU, in float32, always 16 at once, short blocks padded with zeros, weights contiguous:
+PyTorch chooses other ways of summing for other batch sizes and layouts, which changes a grey level
+in a pixel here and there.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class Generators:
     latent: int
     widths: tuple[int, ...]
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        # Training may have laid the weights out otherwise, for which some processors sum otherwise.
+        for network in self.networks.values():
+            network.to(memory_format=torch.contiguous_format)
 
     def sample(self, labels: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Return uint8 (N, H, W, C). labels: int64 (N,); seeds: uint64 (N,).
