@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what `__getattr__` imports when it is first used
     from augkit.partitions import HOLDOUT as HOLDOUT
     from augkit.registry import registry as plugins  # noqa: F401
     from augkit.replaying import replay as replay
+    from augkit.report.reporting import report as report
     from augkit.report.sheets import preview as preview
     from augkit.store import DatasetStore as DatasetStore
     from augkit.store.locate import open_store as open  # noqa: F401
@@ -70,6 +71,7 @@ _WHERE = {
     "plugins": "augkit.registry",
     "preview": "augkit.report.sheets",
     "replay": "augkit.replaying",
+    "report": "augkit.report.reporting",
     "retract": "augkit.augmentation",
     "unpack": "augkit.store.pack",
     "verify": "augkit.store.verify",

@@ -13,6 +13,7 @@ from augkit.ingestion.ingest import IngestReport, ingest
 from augkit.interfaces import Progress, silent
 from augkit.outcome import Evaluation
 from augkit.partitions import HOLDOUT
+from augkit.report.reporting import Report, report
 from augkit.report.sheets import Preview, preview
 from augkit.testing import write_phantoms
 
@@ -35,6 +36,7 @@ class Demo:
     sheet: Preview
     generated: Preview
     """Real images above generated ones."""
+    report: Report
 
     def __str__(self) -> str:
         return "\n\n".join(
@@ -44,6 +46,7 @@ class Demo:
                 str(self.evaluation),
                 f"pictures: {self.sheet.path}, all new images below real ones; "
                 f"{self.generated.path}, those that dagan generated",
+                f"report: {self.report}",
             ]
         )
 
@@ -55,7 +58,7 @@ def demo(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Demo:
-    """Make phantoms, ingest them, augment in five ways, evaluate and draw; return all results.
+    """Make phantoms, ingest, augment in five ways, evaluate, draw and report; return all of it.
 
     Four traditional augmenters and a DAGAN, which is trained for a minute or so.
 
@@ -77,4 +80,5 @@ def demo(
     evaluation = evaluate(store, "linear", split=HOLDOUT.name, progress=progress)
     sheet = preview(store, output=folder / "preview.png")
     generated = preview(store, runs=[runs[-1].run], output=folder / "dagan.png")
-    return Demo(folder, ingested, tuple(runs), evaluation, sheet, generated)
+    written = report(store, output=folder / "report")
+    return Demo(folder, ingested, tuple(runs), evaluation, sheet, generated, written)

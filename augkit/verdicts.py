@@ -102,7 +102,7 @@ def judge(cases: Sequence[Case], primary: str) -> tuple[list[Comparison], list[V
     comparisons: list[Comparison] = []
     verdicts = []
     for each, p, p_real in zip(held, corrected, against_real, strict=True):
-        verdict = _verdict(each, float(p), float(p_real), primary)
+        verdict = _verdict(each, float(p), float(p_real), level)
         verdicts.append(verdict)
         comparisons += [_decisive(each, k, float(p), verdict.word, level) for k in (0, 1)]
         others = [name for name in each.case.measured if name != primary]
@@ -138,6 +138,11 @@ class _Held:
             return math.nan
         return max(self.p_real, self.means[1].p) if self.gains[0] > 0 else self.p_real
 
+    def reach(self, k: int, level: float) -> float:
+        """Return the smallest detectable difference of a comparison."""
+        discrete = self.primary not in CONTINUOUS
+        return smallest_detectable(self.means[k], self.n_groups[k], level=level, discrete=discrete)
+
 
 def _held(case: Case, primary: str) -> _Held:
     found = [_difference(case, primary, k) for k in (0, 1)]
@@ -166,11 +171,8 @@ def _compared(case: Case, metric: str, k: int) -> Comparison:
 
 
 def _decisive(held: _Held, k: int, p: float, word: Word | None, level: float) -> Comparison:
-    mean = held.means[k]
+    mean, reach = held.means[k], held.reach(k, level)
     plain = _compared(held.case, held.primary, k)
-    reach = smallest_detectable(
-        mean, held.n_groups[k], level=level, discrete=held.primary not in CONTINUOUS
-    )
     if held.obstacle:
         return replace(plain, smallest_detectable=reach)
     return replace(
@@ -182,8 +184,8 @@ def _decisive(held: _Held, k: int, p: float, word: Word | None, level: float) ->
     )
 
 
-def _verdict(held: _Held, p: float, p_real: float, primary: str) -> Verdict:
-    arm, (gain, beyond) = held.case.arm, held.gains
+def _verdict(held: _Held, p: float, p_real: float, level: float) -> Verdict:
+    arm, (gain, beyond), primary = held.case.arm, held.gains, held.primary
     if held.obstacle:
         return Verdict(arm, None, f"no verdict on {arm}: {held.obstacle}")
     metric = primary.replace("_", " ")
@@ -201,7 +203,7 @@ def _verdict(held: _Held, p: float, p_real: float, primary: str) -> Verdict:
             f"balance, not images: with {arm} {metric} is {real} than with real images, but "
             f"{control} than with real images repeated to its class counts",
         )
-    reach = smallest_detectable(held.means[0], held.n_groups[0], discrete=primary not in CONTINUOUS)
+    reach = held.reach(0, level)
     return Verdict(
         arm,
         "cannot tell",

@@ -14,7 +14,7 @@ from commands import works
 from toys import offer, toy_store
 
 import augkit as ak
-from augkit import budgeting, evaluation
+from augkit import budgeting, evaluation, trials
 from augkit.errors import OptionError
 from augkit.interfaces import About, Classifier, Context, Cost, Samples, Schedule
 from augkit.partitions import protocol
@@ -219,7 +219,7 @@ def test_a_network_measures_what_it_costs(store):
 
 def test_the_estimate_counts_every_image_once_however_many_arms_and_folds_show_it(store):
     snapshot = store.snapshot()
-    how = evaluation._How(
+    how = trials.How(
         protocol=protocol(None, None, 1),
         primary="accuracy",
         positive=None,
@@ -232,9 +232,9 @@ def test_the_estimate_counts_every_image_once_however_many_arms_and_folds_show_i
     )
     settled = EfficientNetLite0(**LITE).settle(snapshot.shape, "cpu")
     plugin = evaluation.registry().find("efficientnet-lite0", "classifier")
-    work = evaluation._Evaluation(store, snapshot, plugin, settled, how, evaluation.silent)
+    work = trials.Trial(store, snapshot, plugin, settled, how, {"real": ()})
     trains = {
-        (0, name): evaluation.training_samples(snapshot, ak.HOLDOUT, runs)
+        (0, name): trials.training_samples(snapshot, ak.HOLDOUT, runs)
         for name, runs in {"real": (), "flip": ("flip",)}.items()
     }
     tasks = work._tasks(trains, budgeting.Budget(2))

@@ -107,6 +107,39 @@ def _rows_of_class(
     return rows
 
 
+def real_over_generated(
+    snapshot: Snapshot, runs: Sequence[str], *, n: int = 6, seed: int = 0
+) -> dict[str, list[SheetRow]]:
+    """Return for each class a row of n real training images, and below it one of each run.
+
+    Classes without training images are left out. seed chooses the real images.
+    """
+    shown = [snapshot.run(name) for name in runs]
+    rng = np.random.Generator(np.random.Philox(seed))
+    return {
+        snapshot.classes[label]: _rows_of_class(snapshot, shown, label, n, rng)
+        for label in _labels(snapshot)
+    }
+
+
+def strip(row: SheetRow, width: int) -> Image.Image | None:
+    """Return the pictures of a row beside one another, each at most `width` pixels wide.
+
+    None where the row is empty; a gap stays white.
+    """
+    first = next((image for image in row.images if image is not None), None)
+    if first is None:
+        return None
+    share = min(1.0, width / first.shape[1])
+    wide, high = max(1, round(first.shape[1] * share)), max(1, round(first.shape[0] * share))
+    drawn = Image.new("RGB", (len(row.images) * (wide + _GAP) - _GAP, high), _PAPER)
+    for column, image in enumerate(row.images):
+        if image is not None:
+            small = picture(image).resize((wide, high), Image.Resampling.LANCZOS)
+            drawn.paste(small, (column * (wide + _GAP), 0))
+    return drawn if first.shape[2] == 3 else drawn.convert("L")
+
+
 def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     """Return the rows below one another, each under its name; at least one image must be there.
 

@@ -201,7 +201,7 @@ class DatasetStore:
         )
 
     def side_folder(self, name: str) -> Path:
-        """Return the folder for what is not data: `results`, `cache` or `training`.
+        """Return the folder for what is not data: `results`, `outcomes`, `cache`, `training`.
 
         It may not exist yet. What killed commands left half-written there is deleted.
         """

@@ -288,6 +288,26 @@ def evaluate(
 
 @augkit.command()
 @_STORE
+@click.option(
+    "--outcome", metavar="FILE", help="What an evaluation found. Default: the last one here."
+)
+@click.option(
+    "--output", metavar="FOLDER", default="report", show_default=True, help="Where to write."
+)
+@_JSON
+def report(store: str | None, as_json: bool, **flags: Any) -> None:
+    """Write what was found as a page, with tables and figures.
+
+    One HTML file that needs no network, the verdict first; beside it CSV, JSON, LaTeX, Markdown
+    and PDF for a paper.
+    """
+    import augkit as ak
+
+    _print(ak.report(store, **flags), as_json)
+
+
+@augkit.command()
+@_STORE
 @click.option("--rows", metavar="FILE.csv", help="Also write a line for each real image.")
 @_JSON
 def info(store: str | None, rows: str | None, as_json: bool) -> None:
@@ -413,7 +433,7 @@ def plugins(name: str | None, as_json: bool) -> None:
 def demo(folder: str) -> None:
     """Show the whole way on synthetic images.
 
-    Makes them in FOLDER (default: demo), ingests, augments, evaluates and draws them.
+    Makes them in FOLDER (default: demo), ingests, augments, evaluates and reports.
     """
     import augkit as ak
 
