@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what `__getattr__` imports when it is first used
     from augkit.augmentation import augment_all as augment_all
     from augkit.augmentation import retract as retract
     from augkit.demonstration import demo as demo
+    from augkit.designs import Design as Design
     from augkit.errors import AugkitError as AugkitError
     from augkit.evaluation import evaluate as evaluate
     from augkit.fitting import fit as fit
@@ -41,6 +42,9 @@ if TYPE_CHECKING:  # what `__getattr__` imports when it is first used
     from augkit.store.pack import pack as pack
     from augkit.store.pack import unpack as unpack
     from augkit.store.verify import verify as verify
+    from augkit.studies import plan as plan
+    from augkit.studies import run_task as run_task
+    from augkit.studies import study as study
     from augkit.summary import info as info
 
 __version__ = "0.1.0"
@@ -52,6 +56,7 @@ _WHERE = {
     "Classifier": "augkit.interfaces",
     "Context": "augkit.interfaces",
     "DatasetStore": "augkit.store",
+    "Design": "augkit.designs",
     "Fitted": "augkit.interfaces",
     "HOLDOUT": "augkit.partitions",
     "Samples": "augkit.interfaces",
@@ -68,11 +73,14 @@ _WHERE = {
     "open": "augkit.store.locate",
     "option": "augkit.options",
     "pack": "augkit.store.pack",
+    "plan": "augkit.studies",
     "plugins": "augkit.registry",
     "preview": "augkit.report.sheets",
     "replay": "augkit.replaying",
     "report": "augkit.report.reporting",
     "retract": "augkit.augmentation",
+    "run_task": "augkit.studies",
+    "study": "augkit.studies",
     "unpack": "augkit.store.pack",
     "verify": "augkit.store.verify",
 }

@@ -115,17 +115,20 @@ def under(snapshot: Snapshot, name: str, partition: Partition) -> str | None:
 
 
 def to_refit(
-    snapshot: Snapshot, arms: Mapping[str, Sequence[str]], plan: Protocol
+    snapshot: Snapshot,
+    arms: Mapping[str, Sequence[str]],
+    plan: Protocol,
+    *,
+    everything: bool = False,
 ) -> list[tuple[str, Partition]]:
-    """Return the generative runs that are missing under a partition, each with the partition."""
+    """Return the generative runs that are missing under a partition, each with the partition.
+
+    everything: also those that were fitted anew already.
+    """
     names = {name for runs in arms.values() for name in runs}
     generative = [n for n in snapshot.runs if n in names and _generative(snapshot, n)]
-    return [
-        (name, partition)
-        for partition in plan.partitions
-        for name in generative
-        if under(snapshot, name, partition) is None
-    ]
+    found = [(name, p, under(snapshot, name, p)) for p in plan.partitions for name in generative]
+    return [(name, p) for name, p, run in found if run is None or (everything and run != name)]
 
 
 def _generative(snapshot: Snapshot, name: str) -> bool:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from augkit.arms import BALANCED, choose_arms, to_refit
 from augkit.augmentation import refit as refit_run
 from augkit.devices import choose_device
 from augkit.errors import OptionError, StoreError
-from augkit.interfaces import Progress, silent
+from augkit.interfaces import Classifier, Progress, silent
 from augkit.outcome import Evaluation
 from augkit.outcomes import Cell, command_line, keep
 from augkit.partitions import Protocol, Scope, protocol
 from augkit.plans import call
-from augkit.registry import registry
+from augkit.registry import Plugin, registry
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.locate import open_store
 from augkit.trials import SEEDS_APART, How, Trial
@@ -70,68 +71,119 @@ def evaluate(
     steps, and no class weights. full: also where a CPU would need more than half an hour. An
     interrupted call continues.
     """
-    _check_numbers(split, folds, seeds, real_share=real_share)
-    if split_by not in ("group", "image"):
-        raise OptionError(f"split by {split_by!r}; it must be group or image")
     if budget is not None and not refit:
         raise OptionError("--budget is for generators that --refit fits anew")
-    check_primary(primary)
-    opened = open_store(store)
-    plugin = registry().find(classifier, "classifier")
-    built = plugin.build(options)
-    device = choose_device(device) if built.uses_device or device else "cpu"
-    if split is None and folds is None and test_on is None and built.fast and not paper:
-        folds = 5
-    snapshot = opened.snapshot()
-    scope = Scope(tuple(datasets), (), test_on or "", split_by == "image")
-    plan = protocol(split, folds, repeats, scope)
-    _check_parts(snapshot, plan)
-    if positive is not None and positive not in snapshot.classes:
-        known = ", ".join(snapshot.classes)
-        raise OptionError(f"there is no class {positive!r}; there are: {known}")
-    chosen = choose_arms(snapshot, arms)
-    if refit:
-        for run, partition in to_refit(snapshot, chosen, plan):
-            log.info("fitting %s anew for %s", run, partition.name)
-            refit_run(opened, run, partition, budget=budget, device=device, progress=progress)
-        snapshot = opened.snapshot()
-    how = How(
-        protocol=plan,
+    request = Request(
+        classifier=classifier,
+        options=dict(options or {}),
+        arms=None if arms is None else tuple(arms),
+        split=split,
+        folds=folds,
+        repeats=repeats,
+        seeds=seeds,
         primary=primary,
         positive=positive,
-        balanced=BALANCED in (arms or ()),
-        seeds=1 if built.deterministic else seeds or N_SEEDS,
-        real_share=None if paper else real_share,
+        datasets=tuple(datasets),
+        test_on=test_on,
+        split_by=split_by,
+        real_share=real_share,
         paper=paper,
         full=full,
+        device=device,
+    )
+    opened = open_store(store)
+    prepared = prepare(opened, request)
+    if prepared.classifier.caveat():
+        log.warning("NOTE: %s", prepared.classifier.caveat())
+    if refit:
+        for run, partition in to_refit(prepared.snapshot, prepared.arms, prepared.how.protocol):
+            log.info("fitting %s anew for %s", run, partition.name)
+            refit_run(opened, run, partition, budget=budget, device=device, progress=progress)
+        prepared = prepare(opened, request)
+    trial = Trial(opened, *prepared, progress)
+    trial.fit_all()
+    found = trial.outcome(*judge(trial.cases(), primary))
+    name = " + ".join(request.datasets or all_datasets(prepared.snapshot))
+    command = command_line("evaluate", request.options, request.flags() | {"refit": refit})
+    keep(opened, prepared.snapshot, [Cell(name, classifier, found)], command)
+    return found
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be evaluated: the flags of `evaluate`, as they were given."""
+
+    classifier: str
+    options: dict[str, Any] = field(default_factory=dict)
+    arms: tuple[str, ...] | None = None
+    split: str | None = None
+    folds: int | None = None
+    repeats: int = 1
+    seeds: int | None = None
+    primary: str = PRIMARY
+    positive: str | None = None
+    datasets: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    """Classes that are left out."""
+    test_on: str | None = None
+    split_by: str = "group"
+    real_share: float = REAL_SHARE
+    paper: bool = False
+    full: bool = False
+    device: str | None = None
+
+    def flags(self) -> dict[str, Any]:
+        """Return what the command line would be given, defaults left out."""
+        usual = Request(self.classifier)
+        given = {k: v for k, v in vars(self).items() if v != getattr(usual, k, None)}
+        for name in ("options", "without", "paper"):
+            given.pop(name, None)
+        flags = {"classifier": self.classifier} | given
+        flags |= {"protocol": "paper"} if self.paper else {}
+        return {name.replace("_", "-"): value for name, value in flags.items()}
+
+
+class Prepared(NamedTuple):
+    """What a trial needs, checked."""
+
+    snapshot: Snapshot
+    plugin: Plugin
+    classifier: Classifier
+    """With its options settled."""
+    how: How
+    arms: dict[str, tuple[str, ...]]
+
+
+def prepare(store: DatasetStore, request: Request) -> Prepared:
+    """Check a request against the store as it is now. Raises an AugkitError where it cannot be."""
+    _check(request)
+    plugin = registry().find(request.classifier, "classifier")
+    built = plugin.build(request.options)
+    device = choose_device(request.device) if built.uses_device or request.device else "cpu"
+    folds = request.folds
+    if built.fast and not (request.split or folds or request.test_on or request.paper):
+        folds = 5
+    snapshot = store.snapshot()
+    by_image = request.split_by == "image"
+    scope = Scope(request.datasets, request.without, request.test_on or "", by_image)
+    plan = protocol(request.split, folds, request.repeats, scope)
+    _check_parts(snapshot, plan)
+    if request.positive is not None and request.positive not in snapshot.classes:
+        known = ", ".join(snapshot.classes)
+        raise OptionError(f"there is no class {request.positive!r}; there are: {known}")
+    how = How(
+        protocol=plan,
+        primary=request.primary,
+        positive=request.positive,
+        balanced=BALANCED in (request.arms or ()),
+        seeds=1 if built.deterministic else request.seeds or N_SEEDS,
+        real_share=None if request.paper else request.real_share,
+        paper=request.paper,
+        full=request.full,
         device=device if built.uses_device else "cpu",
     )
     settled = call(built, "settle", snapshot.shape, how.device)
-    if settled.caveat():
-        log.warning("NOTE: %s", settled.caveat())
-    trial = Trial(opened, snapshot, plugin, settled, how, chosen, progress)
-    trial.fit_all()
-    found = trial.outcome(*judge(trial.cases(), primary))
-    flags = {
-        "classifier": classifier,
-        "arms": arms,
-        "split": split,
-        "folds": folds,
-        "repeats": repeats if repeats > 1 else None,
-        "seeds": seeds,
-        "primary": primary if primary != PRIMARY else None,
-        "positive": positive,
-        "datasets": datasets,
-        "test-on": test_on,
-        "split-by": split_by if split_by != "group" else None,
-        "refit": refit,
-        "real-share": real_share if real_share != REAL_SHARE else None,
-        "protocol": "paper" if paper else None,
-        "full": full,
-    }
-    cell = Cell(" + ".join(datasets or all_datasets(snapshot)), classifier, found)
-    keep(opened, snapshot, [cell], command_line("evaluate", options or {}, flags))
-    return found
+    return Prepared(snapshot, plugin, settled, how, choose_arms(snapshot, request.arms))
 
 
 def all_datasets(snapshot: Snapshot) -> list[str]:
@@ -139,16 +191,18 @@ def all_datasets(snapshot: Snapshot) -> list[str]:
     return list(dict.fromkeys(snapshot.real.datasets.tolist()))
 
 
-def _check_numbers(
-    split: str | None, folds: int | None, seeds: int | None, *, real_share: float
-) -> None:
-    """Raise OptionError for numbers that make no sense."""
-    if split is not None and folds is not None:
+def _check(request: Request) -> None:
+    """Raise OptionError for what makes no sense whatever the store holds."""
+    if request.split is not None and request.folds is not None:
         raise OptionError("give --split or --folds, not both")
+    seeds, share = request.seeds, request.real_share
     if seeds is not None and not 1 <= seeds < SEEDS_APART:
         raise OptionError(f"seeds is {seeds}; it must be at least 1 and under {SEEDS_APART}")
-    if not 0 < real_share <= 1:
-        raise OptionError(f"real share is {real_share}; it must be over 0 and at most 1")
+    if not 0 < share <= 1:
+        raise OptionError(f"real share is {share}; it must be over 0 and at most 1")
+    if request.split_by not in ("group", "image"):
+        raise OptionError(f"split by {request.split_by!r}; it must be group or image")
+    check_primary(request.primary)
 
 
 def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
@@ -161,7 +215,7 @@ def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
         parts = snapshot.parts(partition)
         for number, name in enumerate(("training", "validation", "test")):
             counts = snapshot.count_by_class(parts == number)
-            absent = [c for c, n in counts.items() if not n]
+            absent = [c for c, n in counts.items() if not n and c not in partition.scope.without]
             if number == 0 and absent:
                 raise StoreError(
                     f"no {name} image of class {absent[0]!r} under {partition.name}: "

@@ -193,7 +193,8 @@ def estimates(measured: Mapping[str, Measured], tested: Tested) -> dict[str, Est
     """Return each metric of an arm with its interval."""
     found = {}
     for name, each in measured.items():
-        mean, n_groups = _mean(each, tested, 0.0)
+        n_groups = effective_groups(each.weight, tested.groups)
+        mean = _mean(each, tested, n_groups, 0.0)
         low, high = interval(
             mean.value,
             mean.error,
@@ -205,8 +206,8 @@ def estimates(measured: Mapping[str, Measured], tested: Tested) -> dict[str, Est
     return found
 
 
-def difference(name: str, arm: Measured, reference: Measured, tested: Tested) -> tuple[Mean, float]:
-    """Return arm less reference in metric `name`, and the effective number of groups.
+def difference(name: str, arm: Measured, reference: Measured, tested: Tested) -> Mean:
+    """Return arm less reference in metric `name`.
 
     Both were fitted with the same seeds under the same partitions. The error of a metric that
     counts is at least that of one group on which the arms disagree.
@@ -215,16 +216,17 @@ def difference(name: str, arm: Measured, reference: Measured, tested: Tested) ->
     both = Measured(arm.values - reference.values, arm.influences - reference.influences, weight)
     n_groups = effective_groups(weight, tested.groups)
     least = 0.0 if name in CONTINUOUS or not n_groups else 1 / n_groups**2
-    return _mean(both, tested, least)
+    return _mean(both, tested, n_groups, least)
 
 
-def _mean(measured: Measured, tested: Tested, least: float) -> tuple[Mean, float]:
+def _mean(measured: Measured, tested: Tested, n_groups: float, least: float) -> Mean:
     used = measured.weight > 0
     if np.isnan(measured.values).any() or not used.any():
-        return Mean(float("nan"), float("nan"), float("nan"), measured.values.size), 0.0
-    groups = tested.groups[used]
-    n_groups = effective_groups(measured.weight[used], groups)
-    influences = measured.influences[:, :, used]
+        return Mean(float("nan"), float("nan"), float("nan"), measured.values.size)
     return mean_over_fits(
-        measured.values, influences, groups, n_groups=n_groups, least=least
-    ), n_groups
+        measured.values,
+        measured.influences[:, :, used],
+        tested.groups[used],
+        n_groups=n_groups,
+        least=least,
+    )

@@ -100,6 +100,18 @@ class Task:
     schedule: Schedule | None
 
 
+@dataclass(frozen=True)
+class Estimated:
+    """How long it takes to do what is left."""
+
+    seconds: float
+    features: float
+    """Of these seconds, those that computing features takes."""
+    fits: int
+    works: Sequence[Work]
+    cost: Cost
+
+
 @dataclass
 class Trial:
     """One classifier with all its arms, on the images of one scope."""
@@ -151,6 +163,10 @@ class Trial:
 
     def fit_all(self) -> None:
         """Do every fit that is not there yet."""
+        if self.budget.reduced is None:
+            estimate = self.estimate()
+            if estimate is not None:
+                self._announce(estimate)
         for done, task in enumerate(self.tasks, 1):
             if done > 1 and task.number != self.tasks[done - 2].number:
                 self.cache.forget_unstored()
@@ -169,6 +185,10 @@ class Trial:
                 self.computed += 1
             self._found[name] = found
         return Fit(task.number, task.seed, self._found[name])
+
+    def name_of(self, task: Task) -> str:
+        """Return what names a fit; two of the same name have the same outcome."""
+        return digest_of(self._identity(task))
 
     def is_done(self, task: Task) -> bool:
         """Return True if the outcome of a fit is there already."""
@@ -310,26 +330,19 @@ class Trial:
     def _budget(self, trains: Mapping[tuple[int, str], Samples]) -> Budget:
         """Return what every arm gets: all that was asked for, or what fits into the time."""
         whole = Budget(self.how.seeds)
-        tasks = self._tasks(trains, whole)
-        left = self._not_done(tasks)
-        if not left:
+        if self.how.full or self.how.kind != "cpu":
             return whole
+        tasks = self._tasks(trains, whole)
         line = {"reduced": digest_of([self._identity(task) for task in tasks])}
-        known = None if self.how.full else Budget.from_json(self.results.recall(line))
-        if known is not None:
+        known = Budget.from_json(self.results.recall(line))
+        if known is not None and self._not_done(tasks):
             self.slow = True  # or it would not have been reduced
             return known
-        cost = self._cost(left[-1])
-        if cost is None:
+        estimate = self._estimate(tasks)
+        if estimate is None or not estimate.works or estimate.seconds <= LIMIT:
             return whole
-        features = self._seconds_of_features(cost, left)
-        works = list(self._works(tasks, left))
-        total = seconds(works, cost) + features
-        self.slow = seconds(works, cost) / len(left) > _SLOW
-        self._announce(total, features, len(left))
-        if not works or total <= LIMIT or self.how.full or self.how.kind != "cpu":
-            return whole
-        budget = cut_to_fit(works, cost, features=features)
+        self._announce(estimate)
+        budget = cut_to_fit(estimate.works, estimate.cost, features=estimate.features)
         if budget.reduced:
             log.warning(
                 "REDUCED to fit into %s: %s, for all arms alike; --full does all",
@@ -339,13 +352,34 @@ class Trial:
             self.results.remember(line, asdict(budget))
         return budget
 
-    def _announce(self, total: float, features: float, n_fits: int) -> None:
+    def estimate(self) -> Estimated | None:
+        """Return how long the fits take that are not there yet, by measured steps; None: seconds.
+
+        None too where nothing is left to do.
+        """
+        return self._estimate(self.tasks)
+
+    def _estimate(self, tasks: Sequence[Task]) -> Estimated | None:
+        left = self._not_done(tasks)
+        cost = self._cost(left[-1]) if left else None
+        if cost is None:
+            return None
+        works = list(self._works(tasks, left))
+        features, fits = self._seconds_of_features(cost, left), seconds(works, cost)
+        self.slow = fits / len(left) > _SLOW
+        return Estimated(fits + features, features, len(left), works, cost)
+
+    def _announce(self, found: Estimated) -> None:
         """Say how long it will take, where it takes long enough for anybody to care."""
-        if total < _WORTH_SAYING:
+        if found.seconds < _WORTH_SAYING:
             return
-        alone = f", {in_words(features)} of it to compute features" if features >= 1 else ""
+        features = in_words(found.features)
+        alone = f", {features} of it to compute features" if found.features >= 1 else ""
         log.info(
-            "about %s for %s, by measured steps%s", in_words(total), counted(n_fits, "fit"), alone
+            "about %s for %s, by measured steps%s",
+            in_words(found.seconds),
+            counted(found.fits, "fit"),
+            alone,
         )
 
     def _not_done(self, tasks: Sequence[Task]) -> list[Task]:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from augkit.errors import OptionError
-from augkit.scoring import CONTINUOUS, Measured, Tested, difference
+from augkit.scoring import Measured, Tested, difference
 from augkit.stats import Mean, holm, smallest_detectable
 
 Word = Literal["helps", "hurts", "cannot tell"]
@@ -118,7 +118,6 @@ class _Held:
     primary: str
     means: tuple[Mean, Mean]
     """Versus `real` and versus the control."""
-    n_groups: tuple[float, float]
     obstacle: str
 
     @property
@@ -138,15 +137,9 @@ class _Held:
             return math.nan
         return max(self.p_real, self.means[1].p) if self.gains[0] > 0 else self.p_real
 
-    def reach(self, k: int, level: float) -> float:
-        """Return the smallest detectable difference of a comparison."""
-        discrete = self.primary not in CONTINUOUS
-        return smallest_detectable(self.means[k], self.n_groups[k], level=level, discrete=discrete)
-
 
 def _held(case: Case, primary: str) -> _Held:
-    found = [_difference(case, primary, k) for k in (0, 1)]
-    means, sizes = zip(*found, strict=True)
+    means = (_difference(case, primary, 0), _difference(case, primary, 1))
     obstacle = case.obstacle
     if not obstacle and means[0].n_fits < LEAST_FITS:
         obstacle = (
@@ -154,24 +147,25 @@ def _held(case: Case, primary: str) -> _Held:
         )
     if not obstacle and not all(math.isfinite(mean.error) for mean in means):
         obstacle = f"{primary.replace('_', ' ')} cannot be computed"
-    return _Held(case, primary, means, sizes, obstacle)
+    return _Held(case, primary, means, obstacle)
 
 
-def _difference(case: Case, metric: str, k: int) -> tuple[Mean, float]:
+def _difference(case: Case, metric: str, k: int) -> Mean:
     reference = (case.real, case.balanced)[k]
     return difference(metric, case.measured[metric], reference[metric], case.tested)
 
 
 def _compared(case: Case, metric: str, k: int) -> Comparison:
     """Return a comparison that decides nothing: a difference with its interval."""
-    mean, _ = _difference(case, metric, k)
+    mean = _difference(case, metric, k)
     low, high = mean.interval()
     control = ("real", case.control)[k]
     return Comparison(case.arm, VERSUS[k], control, metric, mean.value, low, high)
 
 
 def _decisive(held: _Held, k: int, p: float, word: Word | None, level: float) -> Comparison:
-    mean, reach = held.means[k], held.reach(k, level)
+    mean = held.means[k]
+    reach = smallest_detectable(mean, level=level)
     plain = _compared(held.case, held.primary, k)
     if held.obstacle:
         return replace(plain, smallest_detectable=reach)
@@ -203,7 +197,7 @@ def _verdict(held: _Held, p: float, p_real: float, level: float) -> Verdict:
             f"balance, not images: with {arm} {metric} is {real} than with real images, but "
             f"{control} than with real images repeated to its class counts",
         )
-    reach = held.reach(0, level)
+    reach = smallest_detectable(held.means[0], level=level)
     return Verdict(
         arm,
         "cannot tell",

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--classifier", default="linear")
     parser.add_argument("--n", type=int, default=100, help="real images of each class")
-    parser.add_argument("--difficulty", type=float, default=0.55)
+    parser.add_argument("--difficulty", type=float, default=0.52)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()

@@ -184,7 +184,7 @@ def test_a_difference_over_folds_is_found_by_chance_no_more_often_than_said(n_se
         assert (mean.p < 0.05) == (not low <= 0 <= high), "interval and p are one statistic"
         false += mean.p < 0.05
         naive += abs(mean.value) > 1.97 * standard_error(influences.mean((0, 1)), np.arange(200))
-    assert 0.02 <= false / 600 <= 0.075
+    assert 0.02 <= false / 600 <= (0.07 if spread < 0.1 else 0.095)  # docs/statistics.md
     assert spread < 0.1 or naive / 600 > 0.2, "the groups alone do not know of the folds"
 
 
@@ -222,12 +222,11 @@ def test_holm_corrects_as_published():
 
 def test_what_is_detectable_is_found_in_four_of_five_cases():
     mean = Mean(0.0, 0.01, 1e9, 25)
-    reach = smallest_detectable(mean, 400, discrete=False)
-    assert reach == pytest.approx((1.95996 + 0.84162) * 0.01, rel=1e-4)
-    assert reach < smallest_detectable(mean, 400) < 1.1 * reach
-    assert smallest_detectable(mean, 400, level=0.05 / 4) > reach
+    reach = smallest_detectable(mean)
+    assert reach == pytest.approx((1.95996 + 1.03643) * 0.01, rel=1e-4)
+    assert smallest_detectable(mean, level=0.05 / 4) > reach
     draws = np.random.default_rng(0).normal(reach, 0.01, 20_000)
-    assert (draws > 1.96 * 0.01).mean() == pytest.approx(0.8, abs=0.01)
+    assert (draws > 1.96 * 0.01).mean() == pytest.approx(0.85, abs=0.01)
 
 
 def test_the_influence_of_a_difference_is_the_difference_of_influences():

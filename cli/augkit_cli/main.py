@@ -287,6 +287,56 @@ def evaluate(
 
 
 @augkit.command()
+@click.argument("file", required=False)
+@click.option("--preset", type=click.Choice(["paper"]), help="paper: Table II, instead of a file.")
+@_STORE
+@click.option("--dry-run", is_flag=True, help="Say what there is to do, and how long it takes.")
+@click.option("--task", type=int, metavar="K", help="Do task K alone, counted from 0.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where tasks run: processes of this machine, or a Ray cluster.",
+)
+@click.option("--workers", type=int, metavar="N", help="Tasks at once. Default: one a core or GPU.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="The most time for a task.")
+@click.option(
+    "--gpus-per-task", type=float, default=0.0, metavar="X", help="Of Ray: GPUs, or a part of one."
+)
+@click.option("--address", metavar="HOST:PORT", help="Of Ray: a cluster. Default: this machine.")
+@_JSON
+def study(
+    file: str | None,
+    preset: str | None,
+    store: str | None,
+    dry_run: bool,
+    task: int | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Evaluate data sets, classifiers and arms together, as FILE says.
+
+    FILE is YAML: classifiers, and perhaps datasets, arms, split or folds, seeds, primary. What is
+    done is kept; the same line computes only what is missing. Generators are fitted anew for each
+    partition. One correction covers all verdicts.
+    """
+    import augkit as ak
+
+    if (file is None) == (preset is None):
+        raise OptionError("name a YAML file, or give --preset paper")
+    asked = preset or str(file)
+    if dry_run:
+        _print(ak.plan(asked, store), as_json)
+    elif task is not None:
+        click.echo(ak.run_task(asked, task, store))
+    else:
+        with progress() as bar:
+            found = ak.study(asked, store, progress=bar, **flags)
+        _print(found, as_json)
+
+
+@augkit.command()
 @_STORE
 @click.option(
     "--outcome", metavar="FILE", help="What an evaluation found. Default: the last one here."
