@@ -23,7 +23,9 @@ from augkit.store.samples import JoinedSamples, StoredSamples
 REAL = "real"
 BALANCED = "balanced"
 ALIKE = 0.05
-"""Arms whose class shares differ by no more than this in any class have the same control."""
+"""Arms whose class shares differ by no more than this in any class have the same control..."""
+ALIKE_TIMES = 1.25
+"""... unless a class has so many times the share."""
 
 
 def choose_arms(snapshot: Snapshot, wanted: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
@@ -55,7 +57,7 @@ def _known_arms(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
     traditional = tuple(r.name for r in runs if r.family == "traditional")
     if traditional:
         arms["traditional"] = traditional
-    for plugin in sorted(_own(snapshot)):
+    for plugin in sorted({run.plugin for run in runs} & _own(snapshot)):
         arms[plugin] = tuple(r.name for r in runs if r.plugin == plugin)
     if runs:
         arms["all"] = tuple(r.name for r in runs)
@@ -81,7 +83,7 @@ def superseded(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _same_images(run: Run) -> str:
-    return digest_of([_drawn_by(run), run.partition, run.fitted_on])
+    return digest_of([_drawn_by(run), run.partition])
 
 
 def _drawn_by(run: Run) -> str:
@@ -91,24 +93,28 @@ def _drawn_by(run: Run) -> str:
     return digest_of([members, run.recipe["seed"], run.recipe["amount"], redraw])
 
 
+def _code_of(run: Run) -> list[list[str]]:
+    return [[p["distribution"], p["version"]] for p in run.recipe["plugins"]]
+
+
 def under(snapshot: Snapshot, name: str, partition: Partition) -> str | None:
     """Return the generative run whose rows stand for run `name` under this partition.
 
     Itself, if all that it was fitted on is trained on; under a partition that it was not made for
-    also the newest run of the same recipe that was fitted on exactly this training part; None:
-    there is none.
+    also the newest run of the same recipe, by the same version of its plugin, that was fitted on
+    exactly this training part; None: there is none.
     """
     run = snapshot.run(name)
     if snapshot.trainable(name, partition).all():
         return name
     if run.partition == partition.name:
         return None
-    origin, recipe = snapshot.training_digest(partition), _drawn_by(run)
+    origin = snapshot.training_digest(partition)
     fitted = [
         other.name
         for other in snapshot.runs.values()
         if other.trained_from == origin
-        and _drawn_by(other) == recipe
+        and (_drawn_by(other), _code_of(other)) == (_drawn_by(run), _code_of(run))
         and snapshot.trainable(other.name, partition).all()
     ]
     return fitted[-1] if fitted else None
@@ -127,7 +133,12 @@ def to_refit(
     """
     names = {name for runs in arms.values() for name in runs}
     generative = [n for n in snapshot.runs if n in names and _generative(snapshot, n)]
-    found = [(name, p, under(snapshot, name, p)) for p in plan.partitions for name in generative]
+    found = [
+        (name, partition, under(snapshot, name, partition))
+        for partition in plan.partitions
+        for name in generative
+        if snapshot.run(name).partition != partition.name
+    ]
     return [(name, p) for name, p, run in found if run is None or (everything and run != name)]
 
 
@@ -138,20 +149,32 @@ def _generative(snapshot: Snapshot, name: str) -> bool:
 def obstacle(snapshot: Snapshot, runs: Sequence[str], plan: Protocol) -> str | None:
     """Return why the rows of these runs cannot be had under this protocol, or None."""
     for name in runs:
-        run = snapshot.run(name)
         for partition in plan.partitions:
-            if run.family == "generative":
-                if under(snapshot, name, partition) is None:
-                    return (
-                        f"not available under {plan.name}: run {name!r} was fitted on images that "
-                        f"{partition.name} does not train on; --refit fits it anew for each "
-                        f"partition, --split {HOLDOUT.name} takes it as it is"
-                    )
-            elif not _fits_as_stored(snapshot, run, partition):
-                try:
-                    make(snapshot, run, partition)
-                except AugkitError as error:
-                    return f"not available under {partition.name}: run {name!r}: {error}"
+            why = _obstacle(snapshot, snapshot.run(name), partition)
+            if why is not None:
+                return why
+    return None
+
+
+def _obstacle(snapshot: Snapshot, run: Run, partition: Partition) -> str | None:
+    if run.family == "generative":
+        if under(snapshot, run.name, partition) is not None:
+            return None
+        if run.partition == partition.name:
+            return (
+                f"run {run.name!r} was fitted on images that are not trained on any more: "
+                f"augment again, and augkit retract {run.name}"
+            )
+        return (
+            f"not available under {partition.name}: run {run.name!r} was fitted on images that it "
+            f"does not train on; --refit fits it anew for each partition, --split {HOLDOUT.name} "
+            "takes it as it is"
+        )
+    if not _fits_as_stored(snapshot, run, partition):
+        try:
+            make(snapshot, run, partition)
+        except AugkitError as error:
+            return f"not available under {partition.name}: run {run.name!r}: {error}"
     return None
 
 
@@ -166,7 +189,7 @@ def training_samples(snapshot: Snapshot, partition: Partition, runs: Sequence[st
             stored.append(name)
         else:
             again.append(run)
-    samples = snapshot.training(partition, stored)
+    samples = snapshot.training(partition, list(dict.fromkeys(stored)))
     if not again:
         return samples
     return JoinedSamples([samples, *(make(snapshot, run, partition) for run in again)])
@@ -199,12 +222,17 @@ def controls(shares: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str]]:
     for arm, own in shares.items():
         if arm == REAL:
             continue
-        alike = [c for c, a in patterns.items() if (np.abs(own - shares[a]) <= ALIKE).all()]
+        alike = [control for control, a in patterns.items() if _alike(own, shares[a])]
         new = BALANCED if len(patterns) == 1 else f"{BALANCED}-{len(patterns)}"
         control = alike[0] if alike else new
         patterns.setdefault(control, arm)
         found[arm] = (control, patterns[control])
     return found
+
+
+def _alike(first: np.ndarray, second: np.ndarray) -> bool:
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    return bool((high - low <= ALIKE).all() and (high <= ALIKE_TIMES * low).all())
 
 
 def repeated(real: StoredSamples, counts: np.ndarray) -> Samples:

@@ -347,8 +347,12 @@ def _check_name(run: str | None) -> None:
         raise OptionError(
             f"run name {run!r} must be up to 100 letters, digits, dots, hyphens, + and _"
         )
-    if run in RESERVED:
+    if _is_reserved(run):
         raise OptionError(f"run name {run!r} is the name of an arm; choose another")
+
+
+def _is_reserved(name: str) -> bool:
+    return name in RESERVED or re.fullmatch(r"balanced-\d+", name) is not None
 
 
 def _check_source(source: Samples, snapshot: Snapshot, augmenter: Augmenter) -> None:
@@ -450,7 +454,7 @@ def _memorisation(job: _Job, gate: Gate) -> dict[str, Any]:
 
 def _free_name(plugin: str, snapshot: Snapshot) -> str:
     name, number = plugin, 2
-    while name in snapshot.runs or name in RESERVED:
+    while name in snapshot.runs or _is_reserved(name):
         name, number = f"{plugin}-{number}", number + 1
     return name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,11 @@ class Arm:
     """Why this arm has no numbers under this protocol."""
     control: bool = False
     """Real images repeated: what other arms are held against."""
+    over_fitting: bool = False
+    """Under the paper's protocol: no more accurate than always naming the most frequent class."""
     curves: Curves | None = None
+    by_dataset: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    """The metrics on the test images of each data set, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,10 @@ class Evaluation:
             f"{self.test_images} real test images in {self.test_groups} groups"
         )
         lines = [head, *self._how(), *(f"WARNING: {w}" for w in self.warnings), ""]
-        lines += [self._table(), "", self._by_class(), "", _CAPTION, ""]
+        lines += [self._table(), "", self._by_class(), ""]
+        if any(arm.by_dataset for arm in self.arms):
+            lines += [self._by_dataset(), ""]
+        lines += [_CAPTION, ""]
         if self.verdicts:
             lines += [self._compared(), "", *(v.sentence for v in self.verdicts), ""]
         lines += [f"note: {a.name} is the same as {a.same_as}" for a in self.arms if a.same_as]
@@ -135,7 +142,7 @@ class Evaluation:
         names += [self.primary] if self.primary not in names else []
         if self.positive:
             names += [f"{m}:{self.positive}" for m in ("sensitivity", "specificity")]
-        rows = [[a.name, a.rows, *(a.metrics[n] for n in names)] for a in self._distinct()]
+        rows = [[a.name, a.rows, *(_cell(a, n) for n in names)] for a in self._distinct()]
         titles = (n.replace("_", " ").replace(":", " ") for n in names)
         return table(["arm", "training images", *titles], rows)
 
@@ -159,6 +166,14 @@ class Evaluation:
         ]
         return table(head, rows)
 
+    def _by_dataset(self) -> str:
+        rows = [
+            [arm.name, dataset, *(found[name] for name in HEADLINE)]
+            for arm in self._distinct()
+            for dataset, found in arm.by_dataset.items()
+        ]
+        return table(["arm", "data set", *(n.replace("_", " ") for n in HEADLINE)], rows)
+
     def _by_class(self) -> str:
         rows = []
         for arm in self._distinct():
@@ -169,9 +184,16 @@ class Evaluation:
 
 
 _CAPTION = (
-    "In brackets: 95 % intervals over test groups, fits and partitions. Whether the intervals of "
-    "two arms\noverlap says little of their difference, for the arms share their test images."
+    "In brackets: 95 % intervals over test groups, fits and, where there are several, partitions. "
+    "Whether\nthe intervals of two arms overlap says little of their difference, for they share "
+    "their test images."
 )
+
+
+def _cell(arm: Arm, name: str) -> str:
+    """Return a metric as the table shows it; the paper prints a word for what learned nothing."""
+    marked = " over-fitting" if arm.over_fitting and name == "accuracy" else ""
+    return f"{arm.metrics[name]}{marked}"
 
 
 def _difference(found: Comparison) -> str:

@@ -53,10 +53,17 @@ class Cell:
         }
 
 
-def keep(store: DatasetStore, snapshot: Snapshot, cells: Sequence[Cell], command: str) -> None:
+def keep(
+    store: DatasetStore,
+    snapshot: Snapshot,
+    cells: Sequence[Cell],
+    command: str,
+    asked: Mapping[str, Any] | None = None,
+) -> None:
     """Write an outcome into the store; the same one again only makes it the newest.
 
-    Says so where the store cannot be written to. Raises StoreError if the disk refuses.
+    asked: what decides it besides the command. Says so where the store cannot be written to.
+    Raises StoreError if the disk refuses.
     """
     outcome = {
         "kind": "augkit outcome",
@@ -66,7 +73,9 @@ def keep(store: DatasetStore, snapshot: Snapshot, cells: Sequence[Cell], command
         "environment": _environment(),
         "cells": [cell.as_json() for cell in cells],
     }
-    path = store.side_folder("outcomes") / f"{digest_of([command, snapshot.number])[:32]}.json"
+    path = (
+        store.side_folder("outcomes") / f"{digest_of([command, snapshot.number, asked])[:32]}.json"
+    )
     try:
         before = json.loads(path.read_bytes())
         if {k: v for k, v in before.items() if k != "created"} == outcome:

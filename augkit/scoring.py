@@ -13,8 +13,8 @@ from augkit.stats import Mean, effective_groups, interval, mean_over_fits
 from augkit.store import Snapshot
 
 _BOUNDS = {"mcc": (-1.0, 1.0)}
-CONTINUOUS = frozenset({"auroc", "brier", "ece"})
-"""Metrics that do not count hits: two arms differ a little on every image."""
+CONTINUOUS = frozenset({"brier", "ece"})
+"""Metrics that neither count nor rank: two arms differ a little on every image."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,23 @@ def _joined(seeds: Sequence[Sequence[Measured]]) -> Measured:
     )
 
 
+def within(fits: Sequence[Fit], tested: Tested, chosen: np.ndarray) -> dict[str, Estimate]:
+    """Return each metric of an arm on some of the tested rows. chosen: bool (N,)."""
+    index = np.cumsum(chosen) - 1
+    part = Tested(
+        tested.labels[chosen],
+        tested.groups[chosen],
+        tuple(index[rows[chosen[rows]]] for rows in tested.rows),
+        tested.classes,
+        tested.repeats,
+    )
+    kept = [
+        Fit(fit.partition, fit.seed, fit.probabilities[chosen[tested.rows[fit.partition]]])
+        for fit in fits
+    ]
+    return estimates(measure(kept, part), part)
+
+
 ROC_GRID = 101
 """Points of a ROC curve: false positive rates 0, 0.01, ... 1."""
 
@@ -210,7 +227,7 @@ def difference(name: str, arm: Measured, reference: Measured, tested: Tested) ->
     """Return arm less reference in metric `name`.
 
     Both were fitted with the same seeds under the same partitions. The error of a metric that
-    counts is at least that of one group on which the arms disagree.
+    counts or ranks is at least that of one group on which the arms disagree.
     """
     weight = np.maximum(arm.weight, reference.weight)
     both = Measured(arm.values - reference.values, arm.influences - reference.influences, weight)

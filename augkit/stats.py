@@ -36,8 +36,8 @@ class Mean:
         """Return the two-sided p-value of the hypothesis that the truth is 0, by the same t."""
         from scipy.special import stdtr
 
-        if not self.error > 0:
-            return math.nan if math.isnan(self.error) else float(self.value == 0)
+        if not self.error > 0:  # without an error only "no difference at all" says something
+            return 1.0 if self.error == 0 and self.value == 0 else math.nan
         return 2 * float(stdtr(self.freedom, -abs(self.value) / self.error))
 
 

@@ -21,13 +21,13 @@ from augkit.augmentation import augment_all
 from augkit.augmentation import refit as refit_run
 from augkit.budgeting import in_words
 from augkit.designs import PAPER, Design
-from augkit.engines.engine import choose_engine
+from augkit.engines.engine import Engine, choose_engine
 from augkit.errors import AugkitError, OptionError, StoreError
 from augkit.evaluation import Request, prepare
 from augkit.interfaces import Progress, silent
 from augkit.outcomes import Cell as Found
 from augkit.outcomes import keep
-from augkit.partitions import Partition
+from augkit.partitions import Partition, protocol
 from augkit.registry import registry
 from augkit.store import DatasetStore, Run, Snapshot
 from augkit.store.locate import open_store
@@ -150,33 +150,39 @@ def study(
     runner = choose_engine(
         engine, workers=workers, timeout=timeout, gpus_per_task=gpus_per_task, address=address
     )
-    failures: dict[str, str] = {}  # of tasks, by what names their outcome
-    computed = 0
-    for stage in ("generator", "fit"):
-        first = stage == "generator"
-        items = _refits(opened, chosen) if first else _fits(_cells(opened, chosen))
-        left = [item for item in items if not item.done]
-        ends = runner.run(_do, [item.sent for item in left])
-        for count, ended in enumerate(ends, 1):
-            progress(stage, count, len(left))
-            item = left[ended.index]
-            if ended.failure is None:
-                computed += 1
-            else:
-                failures[item.identity] = ended.failure
-                log.warning("%s: %s", item.name, ended.failure)
-    cells = _judged(_cells(opened, chosen), failures, chosen.primary)
-    keep(opened, opened.snapshot(), cells, _command(asked))
-    return StudyResult(tuple(cells), computed, len(failures))
+    generators = _refits(opened, chosen)
+    failed = _run(runner, generators, "generator", progress)
+    snapshot = opened.snapshot()
+    cells = _cells(opened, chosen, snapshot)
+    fits = _fits(cells)
+    failed |= _run(runner, fits, "fit", progress)
+    found = _judged(cells, failed, chosen.primary)
+    keep(opened, snapshot, found, _command(asked), asdict(chosen))
+    begun = sum(not item.done for item in (*generators, *fits))
+    return StudyResult(tuple(found), begun - len(failed), len(failed))
+
+
+def _run(engine: Engine, items: Sequence[_Item], stage: str, progress: Progress) -> dict[str, str]:
+    """Do what is not done yet; return the cause of each failure, by the identity of its task."""
+    left = [item for item in items if not item.done]
+    failed = {}
+    for count, ended in enumerate(engine.run(_do, [item.sent for item in left]), 1):
+        item = left[ended.index]
+        progress(stage, count, len(left))
+        if ended.failure is not None:
+            failed[item.identity] = ended.failure
+            log.warning("%s: %s", item.name, ended.failure)
+    return failed
 
 
 def plan(asked: Design | str | Path, store: DatasetStore | str | Path | None = None) -> Plan:
     """Return what a study will do and about how long that takes; nothing is trained or changed."""
     opened = open_store(store)
     chosen = _study(asked, opened, None)
-    cells, refits = _cells(opened, chosen), _refits(opened, chosen)
     snapshot = opened.snapshot()
-    tasks, done, seconds, disk = len(refits), 0, 0.0, 0
+    cells, refits = _cells(opened, chosen, snapshot), _refits(opened, chosen, everything=True)
+    tasks, done = len(refits), sum(item.done for item in refits)
+    seconds, disk = 0.0, 0
     for cell in cells:
         if cell.trial is None:
             continue
@@ -189,6 +195,8 @@ def plan(asked: Design | str | Path, store: DatasetStore | str | Path | None = N
         seconds += (estimate.seconds if estimate else len(items)) * (1 + missing)
         disk += len(items) * len(trial.tested.labels) * len(snapshot.classes) * _CHARACTERS
     for item in refits:
+        if item.done:
+            continue
         run = snapshot.run(item.arm)
         seconds += _seconds_of_fit(snapshot, run)
         disk += run.rows * int(np.prod(opened.shape))
@@ -223,7 +231,7 @@ def run_task(
     chosen = _study(asked, opened, None)
     work = _refits(opened, chosen, everything=True)
     if number >= len(work) and all(item.done for item in work):
-        number, work = number - len(work), _fits(_cells(opened, chosen))
+        number, work = number - len(work), _fits(_cells(opened, chosen, opened.snapshot()))
     if not 0 <= number < len(work):
         raise OptionError(f"there is no task {number}; there are {len(work)}, counted from 0")
     if not work[number].done:
@@ -278,7 +286,20 @@ def _check(snapshot: Snapshot, asked: Design) -> None:
     choose_arms(snapshot, asked.arms)
     check_primary(asked.primary)
     there = set(snapshot.real.datasets.tolist())
-    for datasets in asked.datasets.values():
+    if not there:
+        raise StoreError(f"{snapshot.path} holds no images yet: augkit ingest FOLDER")
+    if asked.positive is not None and asked.positive not in snapshot.classes:
+        known = ", ".join(snapshot.classes)
+        raise OptionError(f"there is no class {asked.positive!r}; there are: {known}")
+    protocol(asked.split, asked.folds, asked.repeats)
+    if asked.seeds is not None and asked.seeds < 1:
+        raise OptionError(f"seeds is {asked.seeds}; it must be at least 1")
+    if asked.test_on is not None and asked.test_on not in there:
+        known = ", ".join(sorted(there))
+        raise OptionError(f"there is no data set {asked.test_on!r}; there are: {known}")
+    for name, datasets in asked.datasets.items():
+        if not datasets:
+            raise OptionError(f"{name} names no data set")
         unknown = [name for name in datasets if name not in there]
         if unknown:
             known = ", ".join(sorted(there))
@@ -290,6 +311,8 @@ def _datasets(snapshot: Snapshot, asked: Design) -> dict[str, tuple[str, ...]]:
     if asked.datasets:
         return asked.datasets
     there = list(dict.fromkeys(snapshot.real.datasets.tolist()))
+    if asked.test_on is not None:
+        return {" + ".join(there): tuple(there)}
     found = {name: (name,) for name in there}
     return found | ({" + ".join(there): tuple(there)} if len(there) > 1 else {})
 
@@ -311,9 +334,8 @@ def _left_out(snapshot: Snapshot, asked: Design) -> Iterator[str]:
             yield f"{label} is left out of {name}: fewer than {LEAST_GROUPS} groups"
 
 
-def _requests(store: DatasetStore, asked: Design) -> Iterator[tuple[str, str, Request]]:
+def _requests(snapshot: Snapshot, asked: Design) -> Iterator[tuple[str, str, Request]]:
     """Yield the name of a data set, that of a classifier, and what is evaluated."""
-    snapshot = store.snapshot()
     for name, datasets in _datasets(snapshot, asked).items():
         without = _too_few(snapshot, datasets)
         for classifier, options in asked.classifiers:
@@ -342,12 +364,12 @@ def _requests(store: DatasetStore, asked: Design) -> Iterator[tuple[str, str, Re
             )
 
 
-def _cells(store: DatasetStore, asked: Design) -> list[_Cell]:
+def _cells(store: DatasetStore, asked: Design, snapshot: Snapshot) -> list[_Cell]:
     """Return all cells, those that cannot be done with the cause."""
     found = []
-    for dataset, classifier, request in _requests(store, asked):
+    for dataset, classifier, request in _requests(snapshot, asked):
         try:
-            trial = Trial(store, *prepare(store, request))
+            trial = Trial(store, *prepare(store, request, snapshot))
         except AugkitError as error:
             found.append(_Cell(dataset, classifier, request, None, str(error)))
         else:
@@ -358,18 +380,23 @@ def _cells(store: DatasetStore, asked: Design) -> list[_Cell]:
 def _refits(store: DatasetStore, asked: Design, *, everything: bool = False) -> list[_Item]:
     """Return the generators that have to be fitted anew; everything: those that are there too."""
     found: dict[str, _Item] = {}
-    for _, _, request in _requests(store, asked):
+    now = store.snapshot()
+    for _, _, request in _requests(now, asked):
         try:
-            prepared = prepare(store, request)
+            prepared = prepare(store, request, now)
         except AugkitError:
             continue  # the cell says why
         snapshot, protocol = prepared.snapshot, prepared.how.protocol
         missing = to_refit(snapshot, prepared.arms, protocol)
         for run, where in to_refit(snapshot, prepared.arms, protocol, everything=everything):
             sent = _Refit(str(store.path), run, where, asked.budget, asked.device)
-            name = f"{run} for {where.name}"
+            name = _refit_name(run, where)
             found[name] = _Item(sent, name, name, run, (run, where) not in missing)
     return list(found.values())
+
+
+def _refit_name(run: str, partition: Partition) -> str:
+    return f"{run} for {partition.name}"
 
 
 def _fits(cells: Sequence[_Cell]) -> list[_Item]:
@@ -430,9 +457,7 @@ def _trial(task: _Fit) -> Trial:
     name = f"{task.store} {task.commit} {task.request}"
     if name not in _last:
         store = DatasetStore.open(task.store)
-        prepared = prepare(store, task.request)
-        if prepared.snapshot.number != task.commit:
-            raise StoreError(f"{task.store} changed meanwhile: run this command again")
+        prepared = prepare(store, task.request, store.snapshot(task.commit))
         _last.clear()
         _last[name] = Trial(store, *prepared)
     return _last[name]
@@ -441,30 +466,41 @@ def _trial(task: _Fit) -> Trial:
 # -- what was found --------------------------------------------------------------------------------
 
 
-def _judged(cells: Sequence[_Cell], failures: Mapping[str, str], primary: str) -> list[Found]:
-    """Return what was found in all cells, judged together."""
+def _judged(cells: Sequence[_Cell], failed: Mapping[str, str], primary: str) -> list[Found]:
+    """Return what was found in all cells, judged together. A fit without a result has failed."""
     for cell in cells:
-        for task in cell.trial.tasks if cell.trial else ():
-            assert cell.trial is not None
-            cause = failures.get(cell.trial.name_of(task))
-            if cause is not None:
-                where = f"{task.partition.name}, seed {task.seed}"
-                cell.trial.failed.setdefault(task.arm, f"failed under {where}: {cause}")
-    able = [c for c in cells if c.trial is not None and REAL not in c.trial.failed]
+        if cell.trial is not None:
+            _mark(cell.trial, failed)
+    able = [cell for cell in cells if cell.trial and REAL not in cell.trial.failed]
     cases = [(cell, case) for cell in able if cell.trial for case in cell.trial.cases()]
-    comparisons, verdicts = judge([case for _, case in cases], primary)
-    each = len(comparisons) // max(1, len(cases))
+    judged = judge([case for _, case in cases], primary)
     found = []
     for cell in cells:
-        if cell not in able or cell.trial is None:
-            cause = cell.failure or (cell.trial.failed[REAL] if cell.trial else "")
+        trial = cell.trial
+        if trial is None or REAL in trial.failed:
+            cause = trial.failed[REAL] if trial else cell.failure
             found.append(Found(cell.dataset, cell.classifier, None, cause))
             continue
-        own = [index for index, (of, _) in enumerate(cases) if of is cell]
-        judged = [c for index in own for c in comparisons[each * index : each * (index + 1)]]
-        outcome = cell.trial.outcome(judged, [verdicts[index] for index in own])
-        found.append(Found(cell.dataset, cell.classifier, outcome))
+        own = [each for (of, _), each in zip(cases, judged, strict=True) if of is cell]
+        found.append(Found(cell.dataset, cell.classifier, trial.outcome(own)))
     return found
+
+
+def _mark(trial: Trial, failed: Mapping[str, str]) -> None:
+    """Note in a trial which arms have no numbers, and why."""
+    for task in trial.tasks:
+        cause = failed.get(trial.name_of(task))
+        if cause is None and not trial.is_done(task):
+            cause = "there is no result"
+        if cause is not None:
+            where = f"{task.partition.name}, seed {task.seed}"
+            trial.failed.setdefault(task.arm, f"failed under {where}: {cause}")
+    for arm in trial.missing:
+        for run in trial.arms[arm]:
+            for partition in trial.plan.partitions:
+                cause = failed.get(_refit_name(run, partition))
+                if cause is not None:
+                    trial.missing[arm] = f"run {run!r} failed under {partition.name}: {cause}"
 
 
 def _seconds_of_fit(snapshot: Snapshot, run: Run) -> float:

@@ -41,12 +41,13 @@ from augkit.interfaces import (
     Schedule,
     silent,
 )
-from augkit.outcome import Arm, Evaluation
+from augkit.outcome import HEADLINE, Arm, Evaluation
 from augkit.partitions import Partition, Protocol
 from augkit.plans import call
 from augkit.registry import Plugin
 from augkit.results import Results
-from augkit.scoring import Fit, Measured, Tested, curves, estimates, measure
+from augkit.scoring import Estimate as Scored
+from augkit.scoring import Fit, Measured, Tested, curves, estimates, measure, within
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.format import digest_of
 from augkit.store.reading import require_training
@@ -63,6 +64,8 @@ _SLOW = 5.0
 _WORTH_SAYING = 20.0
 """Seconds from which on an estimate is printed."""
 _MANY_FEATURES = 300
+_ONE_SITE = 0.95
+"""The share of a class in one data set from which on the class tells the data set."""
 
 
 @dataclass(frozen=True)
@@ -225,14 +228,22 @@ class Trial:
                 self.measured[REAL],
                 self.measured[control],
                 self.tested,
+                len(self.plan.partitions) == 1,
                 self._no_verdict(),
             )
             for arm, control in self.control_of.items()
             if {arm, control, REAL} <= set(self.measured) and twin(arm, self.arms) is None
         ]
 
-    def outcome(self, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> Evaluation:
-        """Return what was found, with what was judged."""
+    def outcome(self, judged: Sequence[tuple[Sequence[Comparison], Verdict]]) -> Evaluation:
+        """Return what was found. judged: what `judge` says of the cases, in their order."""
+        comparisons = [comparison for found, _ in judged for comparison in found]
+        verdicts = [verdict for _, verdict in judged]
+        verdicts += [
+            Verdict(arm, None, f"no verdict on {arm}: its control {control} failed")
+            for arm, control in self.control_of.items()
+            if arm in self.measured and control in self.failed and control != REAL
+        ]
         longest = max((t.schedule for t in self.tasks if t.schedule), default=None)
         arms = tuple(self._arms())
         return Evaluation(
@@ -272,17 +283,21 @@ class Trial:
                 why = self.missing.get(name) or self.failed.get(name)
                 yield Arm(name, runs, 0, {}, unavailable=why, control=name not in self.arms)
                 continue
+            metrics = estimates(self.measured[name], self.tested)
             yield Arm(
                 name,
                 runs,
                 len(self.trains[0, name]),
-                estimates(self.measured[name], self.tested),
+                metrics,
                 steps.get(name),
                 twin(name, self.arms) if name in self.arms else None,
                 control=name not in self.arms,
+                over_fitting=self.how.paper and metrics["accuracy"].value <= self._guessing + 1e-9,
                 curves=curves(self.fits[name], self.tested),
+                by_dataset=self._by_dataset(name),
             )
-        if len(self.arms) > 1 and BALANCED not in self.fits and REAL in self.fits:
+        own = any(control != REAL for control in self.control_of.values())
+        if len(self.arms) > 1 and REAL in self.fits and not own and BALANCED not in self.fits:
             yield Arm(  # all arms have the class shares of real
                 BALANCED,
                 (),
@@ -293,6 +308,25 @@ class Trial:
                 control=True,
                 curves=curves(self.fits[REAL], self.tested),
             )
+
+    @cached_property
+    def _guessing(self) -> float:
+        """Return the accuracy of always naming the most frequent class of the test images."""
+        return float(np.bincount(self.tested.labels).max() / len(self.tested.labels))
+
+    @cached_property
+    def _datasets(self) -> np.ndarray:
+        """Return str (N,), the data set of each tested image."""
+        parts = [self.snapshot.parts(partition) == 2 for partition in self.plan.partitions]
+        return self.snapshot.real.datasets[np.any(parts, axis=0)]
+
+    def _by_dataset(self, arm: str) -> dict[str, dict[str, Scored]]:
+        """Return the headline metrics of an arm for each data set; empty where there is but one."""
+        names = np.unique(self._datasets).tolist()
+        if len(names) < 2:
+            return {}
+        found = {n: within(self.fits[arm], self.tested, self._datasets == n) for n in names}
+        return {n: {m: each[m] for m in HEADLINE} for n, each in found.items()}
 
     def _add_controls(self, trains: dict[tuple[int, str], Samples]) -> dict[str, str]:
         """Add the training parts of the controls; return the control of each augmented arm."""
@@ -455,7 +489,7 @@ class Trial:
             "labels": hashlib.sha256(task.train.labels.tobytes()).hexdigest(),
             "validation": validation.digest,
             "test": test.digest,
-            "seed": task.seed,
+            "seed": 0 if self.classifier.deterministic else self._seed(task),
             "balance": not self.how.paper,
         }
         if self.classifier.uses_device:
@@ -479,7 +513,7 @@ class Trial:
     def _context(self, task: Task) -> Context:
         schedule = task.schedule
         return Context(
-            seed=SEEDS_APART * task.number + task.seed,
+            seed=self._seed(task),
             classes=self.snapshot.classes,
             device=self.how.device,
             max_steps=schedule.steps if schedule else None,
@@ -490,6 +524,9 @@ class Trial:
             progress=self.progress if self.slow else silent,
             cached=self._cached,
         )
+
+    def _seed(self, task: Task) -> int:
+        return SEEDS_APART * task.number + task.seed
 
     def _named(self, key: str) -> str:
         """Return the key of features with the package, and its version, that computes them."""
@@ -536,18 +573,37 @@ class Trial:
 
     def _warnings(self) -> tuple[str, ...]:
         """Return what is weak about this protocol, for everybody who reads the numbers."""
-        found = []
+        found = [self._tells_the_site(label) for label in range(len(self.snapshot.classes))]
         if any(partition.scope.by_image for partition in self.plan.partitions):
             found.append(
                 "LEAKY: split by image. Images of one patient or sequence are trained and tested "
                 "on; these numbers flatter, and no verdict follows from them"
+            )
+        if len(self.plan.partitions) == 1:
+            found.append(
+                "one split: what is particular to its training images shows in no interval, and a "
+                "verdict is about these; --folds 5 or --repeats 5 sees more of it"
             )
         if self.how.paper:
             found.append(
                 "the protocol of the paper: one small test part, longer training for larger arms, "
                 "no class weights. A difference may be due to any of these"
             )
-        return tuple(found)
+        return tuple(filter(None, found))
+
+    def _tells_the_site(self, label: int) -> str:
+        """Return a warning where a class comes almost only from one of several data sets."""
+        real = self.snapshot.real
+        used = self.snapshot.parts(self.plan.partitions[0]) >= 0
+        names, index = np.unique(real.datasets[used], return_inverse=True)
+        shares = np.bincount(index, real.labels[used] == label, len(names))
+        if len(names) < 2 or not shares.sum() or shares.max() < _ONE_SITE * shares.sum():
+            return ""
+        name, site = self.snapshot.classes[label], names[shares.argmax()]
+        return (
+            f"{name} comes almost only from {site}: a classifier that tells the data sets apart "
+            f"scores well on it without telling {name}"
+        )
 
     def _notes(self, arms: tuple[Arm, ...]) -> dict[str, str]:
         """Return what the models say of the runs that these arms use."""

@@ -76,6 +76,8 @@ class Case:
     balanced: Mapping[str, Measured]
     """Of the control."""
     tested: Tested
+    one_split: bool = False
+    """There is one partition: what is said is about its training images."""
     obstacle: str = ""
     """Why no verdict can be given whatever the numbers are; empty: one can."""
 
@@ -88,8 +90,8 @@ def check_primary(name: str) -> str:
     return name
 
 
-def judge(cases: Sequence[Case], primary: str) -> tuple[list[Comparison], list[Verdict]]:
-    """Return two comparisons for each case and metric, and a verdict for each case.
+def judge(cases: Sequence[Case], primary: str) -> list[tuple[list[Comparison], Verdict]]:
+    """Return for each case two comparisons in each metric, and a verdict.
 
     Holm's correction covers the cases. The p-value of a case is the larger one of its two
     comparisons where it does better than `real`, for `helps` claims both (an intersection-union
@@ -98,16 +100,21 @@ def judge(cases: Sequence[Case], primary: str) -> tuple[list[Comparison], list[V
     held = [_held(case, primary) for case in cases]
     corrected = holm(np.array([each.p for each in held]))
     against_real = holm(np.array([each.p_real for each in held]))
+    against_control = holm(np.array([math.nan if h.obstacle else h.means[1].p for h in held]))
     level = LEVEL / max(1, int(np.isfinite(corrected).sum()))
-    comparisons: list[Comparison] = []
-    verdicts = []
-    for each, p, p_real in zip(held, corrected, against_real, strict=True):
-        verdict = _verdict(each, float(p), float(p_real), level)
-        verdicts.append(verdict)
-        comparisons += [_decisive(each, k, float(p), verdict.word, level) for k in (0, 1)]
+    judged = []
+    for i, each in enumerate(held):
+        p, p_real, p_control = (float(of[i]) for of in (corrected, against_real, against_control))
+        verdict = _verdict(each, p, p_real, level)
+        second = p if each.gains[0] > 0 else p_control  # no claim is made of the control
+        comparisons = [
+            _decisive(each, 0, p, verdict.word, level),
+            _decisive(each, 1, second, verdict.word, level),
+        ]
         others = [name for name in each.case.measured if name != primary]
         comparisons += [_compared(each.case, name, k) for name in others for k in (0, 1)]
-    return comparisons, verdicts
+        judged.append((comparisons, verdict))
+    return judged
 
 
 @dataclass(frozen=True)
@@ -143,9 +150,10 @@ def _held(case: Case, primary: str) -> _Held:
     obstacle = case.obstacle
     if not obstacle and means[0].n_fits < LEAST_FITS:
         obstacle = (
-            f"{means[0].n_fits} of the {LEAST_FITS} fits that it takes: give --folds 5 or --seeds 5"
+            f"{means[0].n_fits} of the {LEAST_FITS} fits that it takes: give --folds 5, or more "
+            "--seeds to a classifier with randomness"
         )
-    if not obstacle and not all(math.isfinite(mean.error) for mean in means):
+    if not obstacle and not all(math.isfinite(mean.p) for mean in means):
         obstacle = f"{primary.replace('_', ' ')} cannot be computed"
     return _Held(case, primary, means, obstacle)
 
@@ -179,6 +187,14 @@ def _decisive(held: _Held, k: int, p: float, word: Word | None, level: float) ->
 
 
 def _verdict(held: _Held, p: float, p_real: float, level: float) -> Verdict:
+    """Return the word and the sentence of a case; p, p_real: corrected."""
+    found = _said(held, p, p_real, level)
+    if found.word is None or not held.case.one_split:
+        return found
+    return replace(found, sentence=f"{found.sentence}; on this one split")
+
+
+def _said(held: _Held, p: float, p_real: float, level: float) -> Verdict:
     arm, (gain, beyond), primary = held.case.arm, held.gains, held.primary
     if held.obstacle:
         return Verdict(arm, None, f"no verdict on {arm}: {held.obstacle}")

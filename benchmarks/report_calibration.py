@@ -59,6 +59,7 @@ WORLDS = (
     World("five folds, 5 seeds, arms drawn anew", 577, 5, 5, of_partition=0.08),
     World("five folds, 3 seeds, few groups", 150, 3, 5, of_fit=0.1),
     World("70/15/15, 5 seeds", 577, 5, 1),
+    World("70/15/15, 5 seeds, arms drawn anew", 577, 5, 1, of_partition=0.08),
     World("70/15/15, 3 seeds, fits that vary", 577, 3, 1, of_fit=0.15),
 )
 
@@ -94,7 +95,7 @@ def draw(world: World, effect: float, rng: np.random.Generator) -> list[Comparis
                 fits.append(Fit(k, seed, _chances(own, labels[here], rng)))
         arms.append(measure(fits, tested))
     case = Case("arm", "real", arms[1], arms[0], arms[0], tested)
-    return [c for c in judge([case], PRIMARY)[0] if c.metric == PRIMARY]
+    return [c for c in judge([case], PRIMARY)[0][0] if c.metric == PRIMARY]
 
 
 def _chances(margin: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

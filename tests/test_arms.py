@@ -13,8 +13,12 @@ import augkit as ak
 from augkit.arms import controls, repeated, to_refit, training_samples, under
 from augkit.augmentation import refit
 from augkit.errors import OptionError, StoreError
-from augkit.interfaces import Classifier
+from augkit.evaluation import Request, prepare
+from augkit.interfaces import Augmenter, Classifier
 from augkit.partitions import HOLDOUT, Scope, k_fold, protocol
+from augkit.testing import phantoms
+from augkit.trials import Trial
+from augkit.verdicts import judge
 
 
 @dataclass
@@ -33,6 +37,17 @@ class Shares(Classifier):
 
     def predict_proba(self, samples):
         return np.tile(self.shares_, (len(samples), 1))
+
+
+@dataclass
+class Dream(Augmenter):
+    """Makes grey images from nothing: it learns nothing."""
+
+    name = "dream"
+    family = "generative"
+
+    def apply(self, images, labels, params):
+        return np.full((len(labels), 24, 32, 1), 99, np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -191,6 +206,58 @@ def test_an_interrupted_refit_goes_on(store, monkeypatch):
     assert ak.evaluate(store, "shares", refit=True).arms[1].metrics
 
 
+def test_two_runs_of_one_recipe_are_never_added_twice(store):
+    ak.augment(store, "mean", n=5)
+    names = [c for c in CLASSES for _ in range(10)]
+    keys = [f"new-{i}.png" for i in range(30)]
+    ak.ingest_arrays(store, [images(30, 9)], names, keys=keys, find_relatives=False)
+    assert ak.augment(store, "mean", n=5).run == "mean-2"
+    found = ak.evaluate(store, "shares", refit=True)
+    assert found.superseded == {"mean": "mean-2"}
+    (arm,) = [arm for arm in found.arms if arm.name == "mean"]
+    assert arm.runs == ("mean-2",)
+    snapshot = store.snapshot()
+    for partition in k_fold(5):
+        train = training_samples(snapshot, partition, ("mean", "mean-2"))
+        assert len(np.unique(train.ids)) == len(train)
+
+
+def test_rows_of_another_version_do_not_stand_for_a_run(store, monkeypatch):
+    ak.augment(store, "mean", n=5)
+    ak.evaluate(store, "shares", refit=True)
+    offer(monkeypatch, Mean, Shares, version="2.0")
+    name = ak.augment(store, "mean", n=5).run
+    snapshot = store.snapshot()
+    assert under(snapshot, name, k_fold(5)[0]) is None
+    assert len(to_refit(snapshot, {"m": (name,)}, protocol(None, 5, 1))) == 5
+
+
+def test_no_run_takes_the_name_of_a_control(store):
+    for name in ("balanced", "balanced-2", "balanced-13"):
+        with pytest.raises(OptionError, match="is the name of an arm"):
+            ak.augment(store, "flip", run=name)
+
+
+def test_an_arm_whose_control_failed_gets_no_verdict_and_says_why(two_sites, monkeypatch):
+    ak.augment(two_sites, "mean", n=60)
+    prepared = prepare(two_sites, Request("shares", split="70/15/15"))
+    trial = Trial(two_sites, *prepared)
+    trial.failed["balanced"] = "failed under fold 1"
+    found = trial.outcome(judge(trial.cases(), "accuracy"))
+    assert [v.sentence for v in found.verdicts if v.arm == "mean"] == [
+        "no verdict on mean: its control balanced failed"
+    ]
+    assert [a.same_as for a in found.arms if a.name == "balanced"] == [None]
+
+
+def test_a_class_that_is_left_out_is_left_out_of_made_images_too(two_sites, monkeypatch):
+    offer(monkeypatch, Mean, Shares, Dream)
+    ak.augment(two_sites, "dream", n=4)
+    plan = protocol("70/15/15", None, 1, Scope(without=("normal",)))
+    train = training_samples(two_sites.snapshot(), plan.partitions[0], ("dream",))
+    assert set(np.unique(train.labels).tolist()) == {0, 1}
+
+
 # Scopes: some data sets, another site, images instead of groups
 
 
@@ -215,6 +282,19 @@ def test_a_class_can_be_left_out(two_sites):
     assert (parts[snapshot.real.labels == 2] == -1).all()
 
 
+def test_data_sets_and_the_one_to_test_on_must_agree(two_sites):
+    with pytest.raises(OptionError, match="b is to be tested on and is not among the data sets a"):
+        ak.evaluate(two_sites, "shares", datasets=["a"], test_on="b")
+
+
+def test_numbers_that_are_none_are_refused(store):
+    for given in ({"seeds": "x"}, {"repeats": 2.5}, {"folds": "5"}):
+        with pytest.raises(OptionError, match="must be a whole number"):
+            ak.evaluate(store, "shares", **given)
+    with pytest.raises(OptionError, match="arms is text; give a list"):
+        ak.evaluate(store, "shares", arms="real")
+
+
 def test_one_site_is_tested_after_training_on_the_other(two_sites):
     found = ak.evaluate(two_sites, "shares", test_on="b")
     assert (found.protocol, found.test_images) == ("tested on b", 40)
@@ -229,28 +309,48 @@ def test_one_site_is_tested_after_training_on_the_other(two_sites):
 
 
 def test_relatives_across_sites_are_neither_trained_nor_tested_on(tmp_path):
-    store = ak.DatasetStore.create(tmp_path / "a.store", height=24, width=32)
-    for seed, site in enumerate(("a", "b")):
-        names = [c for c in CLASSES for _ in range(10)]
-        keys = [f"{i}.png" for i in range(30)]
-        patients = [f"{'both' if i == 3 else site}-{i}" for i in range(30)]
-        ak.ingest_arrays(
-            store,
-            [images(30, seed)],
-            names,
-            keys=keys,
-            dataset=site,
-            groups=patients,
-            find_relatives=False,
-        )
+    store = ak.DatasetStore.create(tmp_path / "a.store", height=40, width=48)
+    made, _, labels = phantoms(20, height=40, width=48, seed=0)
+    others, _, _ = phantoms(20, height=40, width=48, seed=1)
+    others[3] = made[3]  # one picture at both sites
+    for site, pixels in (("a", made), ("b", others)):
+        names = [CLASSES[label] for label in labels]
+        keys = [f"{i}.png" for i in range(60)]
+        ak.ingest_arrays(store, [pixels], names, dataset=site, keys=keys)
     snapshot = store.snapshot()
-    shared = [i for i, key in enumerate(snapshot.real.keys) if key.endswith("/3.png")]
-    groups = snapshot.real.groups[shared]
+    shared = np.flatnonzero(np.isin(snapshot.real.keys, ["a/3.png", "b/3.png"]))
+    groups = snapshot.real.groups
+    assert len(set(groups[shared].tolist())) == 1, "the same picture is one group"
     parts = snapshot.parts(protocol(None, None, 1, Scope(held_out="b")).partitions[0])
-    if groups[0] == groups[1]:
-        assert parts[shared].tolist() == [-1, -1]
-    together = np.intersect1d(snapshot.real.groups[parts == 2], snapshot.real.groups[parts == 0])
-    assert len(together) == 0
+    assert parts[shared].tolist() == [-1, -1]
+    assert len(np.intersect1d(groups[parts == 2], groups[parts != 2])) <= 1
+    assert len(np.intersect1d(groups[parts == 2], groups[parts == 0])) == 0
+
+
+def test_numbers_of_several_sites_are_shown_by_site_too(two_sites):
+    found = ak.evaluate(two_sites, "shares")
+    real = found.arms[0]
+    assert set(real.by_dataset) == {"a", "b"}
+    assert set(real.by_dataset["a"]) == {"accuracy", "balanced_accuracy", "auroc"}
+    hits = 70 * real.by_dataset["a"]["accuracy"].value + 40 * real.by_dataset["b"]["accuracy"].value
+    assert real.metrics["accuracy"].value == pytest.approx(hits / 110)
+    assert "data set" in str(found)
+    alone = ak.evaluate(two_sites, "shares", datasets=["a"]).arms[0]
+    assert alone.by_dataset == {}
+
+
+def test_a_class_that_tells_the_site_is_warned_of(two_sites):
+    found = ak.evaluate(two_sites, "shares")
+    (warning,) = found.warnings
+    assert warning.startswith("normal comes almost only from a")
+    assert ak.evaluate(two_sites, "shares", datasets=["a"]).warnings == ()
+
+
+def test_the_protocol_of_the_paper_prints_what_learned_nothing(store):
+    found = ak.evaluate(store, "shares", paper=True)
+    assert found.arms[0].over_fitting and "over-fitting" in str(found)
+    assert [w.split(":")[0] for w in found.warnings] == ["one split", "the protocol of the paper"]
+    assert not ak.evaluate(store, "shares", split="70/15/15").arms[0].over_fitting
 
 
 def test_a_split_by_image_tears_groups_says_so_and_gives_no_verdict(tmp_path):
@@ -259,6 +359,7 @@ def test_a_split_by_image_tears_groups_says_so_and_gives_no_verdict(tmp_path):
     ak.augment(store, "flip")
     found = ak.evaluate(store, "shares", split_by="image")
     assert "LEAKY" in found.warnings[0] and "LEAKY" in str(found)
+    assert "with groups kept together; the leak flatters by" in found.warnings[1]
     assert [v.word for v in found.verdicts] == [None]
     snapshot = store.snapshot()
     for partition in protocol(None, 5, 1, Scope(by_image=True)).partitions:

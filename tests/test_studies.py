@@ -143,7 +143,7 @@ def test_a_cell_that_cannot_be_done_stops_nothing_and_says_why(store, monkeypatc
     found = ak.study(design, store, workers=1)
     good, bad = found.cells
     assert good.evaluation is not None and bad.evaluation is None
-    assert "imagenet" in bad.failure.lower()
+    assert "weights of resnet" in bad.failure
     assert bad.failure in str(found)
 
 
@@ -173,6 +173,69 @@ def test_a_crashing_fit_marks_its_arm_and_the_rest_is_done(store, file, monkeypa
     mended = ak.study(file, store, workers=1)
     assert (mended.computed, mended.failed) == (2, 0)
     assert all(cell.evaluation.verdicts for cell in mended.cells)
+
+
+def test_a_commit_in_between_disturbs_nothing(store, file, monkeypatch):
+    from augkit import studies
+    from augkit.engines.engine import Ended
+
+    class Slow:
+        def run(self, function, items):
+            for index, item in enumerate(items):
+                if index == 3:
+                    ak.augment(store.path, "zoom")
+                    names = ["benign"] * 6 + ["cyst"] * 6
+                    keys = [f"new-{i}.png" for i in range(12)]
+                    more = images(12, 5)
+                    ak.ingest_arrays(store.path, [more], names, keys=keys, find_relatives=False)
+                function(item)
+                yield Ended(index, None, 1)
+
+    monkeypatch.setattr(studies, "choose_engine", lambda *_, **__: Slow())
+    found = ak.study(file, store)
+    assert (found.computed, found.failed) == (20, 0)
+    for cell in found.cells:
+        assert cell.evaluation.classes == ("benign", "malignant", "normal")
+        metrics = [c.metric for c in cell.evaluation.comparisons]
+        assert metrics.count("balanced_accuracy") == 2 and metrics[0] == "balanced_accuracy"
+
+
+def test_another_data_set_makes_nothing_of_the_first_anew(store, file):
+    file.write_text("classifiers: [linear]\ndatasets: {first: [a]}\narms: [real]")
+    ak.study(file, store, workers=1)
+    names = [c for c in ("benign", "malignant", "normal") for _ in range(10)]
+    keys = [f"{i}.png" for i in range(30)]
+    ak.ingest_arrays(store, [images(30, 5)], names, dataset="c", keys=keys, find_relatives=False)
+    assert ak.study(file, store, workers=1).computed == 0
+
+
+def test_a_generator_that_fails_is_the_cause_that_its_arm_gives(store, monkeypatch):
+    from augkit import studies
+    from augkit.engines.engine import Ended
+
+    ak.augment(store, "oracle", n=3)
+    design = Design((("linear", {}),), {"first": ("a",)}, arms=("real", "oracle"))
+
+    class Broken:
+        def run(self, function, items):
+            for index, item in enumerate(items):
+                if isinstance(item, studies._Refit):
+                    yield Ended(index, "RuntimeError: out of memory", 1)
+                else:
+                    function(item)
+                    yield Ended(index, None, 1)
+
+    monkeypatch.setattr(studies, "choose_engine", lambda *_, **__: Broken())
+    found = ak.study(design, store)
+    assert found.failed == 5
+    arms = {arm.name: arm for arm in found.cells[0].evaluation.arms}
+    assert "out of memory" in arms["oracle"].unavailable and arms["real"].metrics
+
+
+def test_two_designs_leave_two_outcomes(store):
+    for arms in (("real",), ("real", "flip")):
+        ak.study(Design((("linear", {}),), {"first": ("a",)}, arms=arms), store, workers=1)
+    assert len(list(store.side_folder("outcomes").glob("*.json"))) == 2
 
 
 def test_tasks_can_be_done_one_by_one_as_jobs_of_an_array(store, file):
@@ -206,6 +269,11 @@ BAD = {
     "classifiers: [linear]\ndatasets: {x: [z]}": "there is no data set 'z'; there are: a, b",
     "classifiers: [linear]\narms: [gan]": "there is no arm 'gan'",
     "classifiers: [linear]\nprimary: luck": "the primary metric is 'luck'",
+    "classifiers: [linear]\ndatasets: {x: []}": "x names no data set",
+    "classifiers: [linear]\nseeds: -3": "seeds is -3; it must be at least 1",
+    "classifiers: [linear]\ntest_on: zz": "there is no data set 'zz'; there are: a, b",
+    "classifiers: [linear]\npositive: cat": "there is no class 'cat'",
+    "classifiers: [linear]\nfolds: 7": "folds is 7; it must be one of",
     "classifiers: [linaer]": "did you mean 'linear'",
     "classifiers: [{name: linear, options: {depth: 3}}]": "linear has no option 'depth'",
     "- linear": "holds no study",

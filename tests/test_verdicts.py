@@ -1,5 +1,7 @@
 """Verdicts: from the predictions of arms to one word, on outcomes that are made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,7 +54,7 @@ def case(name, share, real=0.6, balanced=None, *, control="balanced", where=None
 
 
 def words(*cases, primary=PRIMARY):
-    return [verdict.word for verdict in judge(cases, primary)[1]]
+    return [verdict.word for _, verdict in judge(cases, primary)]
 
 
 def test_an_arm_that_is_better_than_both_helps_and_a_worse_one_hurts():
@@ -64,7 +66,7 @@ def test_an_arm_that_is_better_than_both_helps_and_a_worse_one_hurts():
 
 
 def test_better_than_real_but_not_than_its_control_is_balance_not_images():
-    (verdict,) = judge([case("a", 0.75, balanced=0.75)], PRIMARY)[1]
+    ((_, verdict),) = judge([case("a", 0.75, balanced=0.75)], PRIMARY)
     assert verdict.word == "cannot tell"
     assert verdict.sentence.startswith("balance, not images")
 
@@ -78,7 +80,7 @@ def test_worse_than_its_control_alone_does_not_hurt():
 
 
 def test_both_rows_of_an_arm_carry_its_verdict_and_only_in_the_primary_metric():
-    comparisons, _ = judge([case("a", 0.75)], "accuracy")
+    ((comparisons, _),) = judge([case("a", 0.75)], "accuracy")
     decisive = [c for c in comparisons if c.verdict]
     assert [(c.versus, c.metric) for c in decisive] == [
         ("real", "accuracy"),
@@ -96,23 +98,44 @@ def test_both_rows_of_an_arm_carry_its_verdict_and_only_in_the_primary_metric():
 
 def test_the_interval_and_the_p_value_are_one_statistic():
     for share in (0.61, 0.63, 0.65, 0.67, 0.69):
-        found = judge([case("a", share, control="real")], PRIMARY)[0][0]
+        found = judge([case("a", share, control="real")], PRIMARY)[0][0][0]
         assert (found.p < 0.05) == (found.low > 0)
 
 
 def test_many_arms_make_each_harder_to_believe():
-    one = judge([case("a", 0.68)], PRIMARY)[0][0]
-    among = judge([case("a", 0.68), *(case(f"b{i}", 0.6) for i in range(9))], PRIMARY)[0][0]
+    one = judge([case("a", 0.68)], PRIMARY)[0][0][0]
+    among = judge([case("a", 0.68), *(case(f"b{i}", 0.6) for i in range(9))], PRIMARY)[0][0][0]
     assert among.p == one.p and among.p_holm == pytest.approx(min(1, 10 * one.p_holm))
     assert among.smallest_detectable > one.smallest_detectable
+
+
+def test_what_claims_nothing_is_corrected_as_well():
+    cases = [case("a", 0.55, balanced=0.75), *(case(f"b{i}", 0.6) for i in range(9))]
+    comparisons, _ = judge(cases, PRIMARY)[0]
+    assert comparisons[0].difference < 0 and comparisons[1].p < 1e-3
+    assert comparisons[1].p_holm == pytest.approx(10 * comparisons[1].p)
+
+
+def test_what_has_no_error_and_a_difference_gives_no_verdict():
+    four = scoring.Tested(LABELS[:4], np.arange(4), (np.arange(4),), CLASSES)
+    perfect = np.eye(3, dtype=np.float32)[LABELS[:4]]
+    flat = np.full((4, 3), 1 / 3, np.float32)
+    arms = [measure([Fit(0, k, p) for k in range(3)], four) for p in (perfect, flat)]
+    (found,) = judge([Case("a", "real", arms[0], arms[1], arms[1], four)], "auroc")
+    assert found[1].word != "helps"
+
+
+def test_on_one_split_the_sentence_says_so():
+    found = judge([replace(case("a", 0.9, where=part(1)), one_split=True)], PRIMARY)[0][1]
+    assert found.word == "helps" and found.sentence.endswith("on this one split")
 
 
 def test_fewer_than_three_fits_give_no_verdict_and_do_not_count():
     where = part(1)
     few = [case(n, 0.9, where=where, n_seeds=2) for n in ("a", "b")]
-    comparisons, verdicts = judge(few, PRIMARY)
-    assert [v.word for v in verdicts] == [None, None]
-    assert "2 of the 3 fits" in verdicts[0].sentence
+    (comparisons, verdict), second = judge(few, PRIMARY)
+    assert verdict.word is second[1].word is None
+    assert "2 of the 3 fits" in verdict.sentence
     assert comparisons[0].p is None and comparisons[0].difference > 0.2
     assert words(case("a", 0.9, where=where, n_seeds=3)) == ["helps"]
 
@@ -124,14 +147,14 @@ def test_a_single_fit_on_each_of_five_folds_is_enough():
 def test_arms_that_predict_the_same_cannot_be_told_apart():
     real = arm(0.6)
     same = Case("copy", "real", real, real, real, part())
-    comparisons, (verdict,) = judge([same], PRIMARY)
+    ((comparisons, verdict),) = judge([same], PRIMARY)
     assert verdict.word == "cannot tell"
     assert comparisons[0].difference == 0 and comparisons[0].p == 1
     assert comparisons[0].low < 0 < comparisons[0].high, "no interval may have no width"
 
 
 def test_the_arms_share_their_test_images_and_the_comparison_knows():
-    together = judge([case("a", 0.65)], PRIMARY)[0][0]
+    together = judge([case("a", 0.65)], PRIMARY)[0][0][0]
     apart = Case(
         "a",
         "real",
@@ -140,14 +163,14 @@ def test_the_arms_share_their_test_images_and_the_comparison_knows():
         arm(0.6, like=np.random.default_rng(2).random(N)),
         part(),
     )
-    alone = judge([apart], PRIMARY)[0][0]
+    alone = judge([apart], PRIMARY)[0][0][0]
     assert together.high - together.low < 0.6 * (alone.high - alone.low)
 
 
 def test_images_of_one_group_count_as_one():
-    one = judge([case("a", 0.65)], PRIMARY)[0][0]
+    one = judge([case("a", 0.65)], PRIMARY)[0][0][0]
     groups = np.arange(N) // 30
-    many = judge([case("a", 0.65, where=part(groups=groups))], PRIMARY)[0][0]
+    many = judge([case("a", 0.65, where=part(groups=groups))], PRIMARY)[0][0][0]
     assert many.difference == one.difference
     assert many.high - many.low > one.high - one.low
 

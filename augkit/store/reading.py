@@ -264,7 +264,8 @@ class Snapshot:
             if not all(0 <= row < len(in_train) for row in found.fitted_on):
                 raise DamagedStore(f"run {run!r} was fitted on images that do not exist")
             whole = bool(in_train[list(found.fitted_on)].all())
-            return np.full(found.rows, whole)
+            left_out = [i for i, name in enumerate(self.classes) if name in partition.scope.without]
+            return whole & ~np.isin(self._run_rows(found).labels, left_out)
         return in_train[self.parents(run)]
 
     def training(

@@ -73,10 +73,11 @@ class StoredSamples(Samples):
         self.digest = self._digest()
 
     def _digest(self) -> str:
+        used, index = np.unique(self._rows.shard, return_inverse=True)
         total = hashlib.sha256()
-        for shard in self._rows.shards:
-            total.update(shard.content.encode())
-        total.update(self._rows.shard.tobytes() + self._rows.row.tobytes())
+        for number in used.tolist():  # a shard without any of these rows does not count
+            total.update(self._rows.shards[number].content.encode())
+        total.update(index.astype(np.int64).tobytes() + self._rows.row.tobytes())
         return total.hexdigest()
 
     @property

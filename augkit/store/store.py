@@ -90,14 +90,20 @@ class DatasetStore:
         """Return height, width and channels of its images."""
         return self._form.shape
 
-    def snapshot(self) -> Snapshot:
-        """Return the store as it is now: everything committed, nothing else."""
+    def snapshot(self, number: int | None = None) -> Snapshot:
+        """Return the store as it is now: everything committed, nothing else.
+
+        number: as it was after so many commits. Raises StoreError if there were never so many.
+        """
         with self._lock:
             count, known = self._form.count(), len(self._entries)
             if count < known or (known and self._read(known) != self._entries[-1]):
                 raise StoreError(f"{self.path} was replaced by another store: open it again")
             self._entries += [self._read(number) for number in range(known + 1, count + 1)]
-            return Snapshot(str(self.path), self.shape, self._pool, self._entries)
+            entries = self._entries[:number]
+            if number is not None and len(entries) != number:
+                raise StoreError(f"{self.path} has {count} commits, not {number}")
+            return Snapshot(str(self.path), self.shape, self._pool, entries)
 
     def _read(self, number: int) -> Entry:
         where = f"{self.path}: entry {number} of the log"
