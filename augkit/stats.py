@@ -78,13 +78,23 @@ def mean_over_fits(
     seeds = _between_seeds(values, sums)
     if seeds is not None:
         own = max(seeds.size, seeds.total - over_groups)
-        parts.append(_Part(own, own * seeds.total / (n_parts * (n_seeds - 1))))
+        parts.append(_Part(own, _doubt(own, seeds.total, n_parts * (n_seeds - 1))))
     beyond = _between_partitions(values, sums, seeds.size if seeds else 0.0)
     if beyond.size > 0:
-        parts.append(_Part(beyond.size, beyond.size * beyond.total / (n_parts - 1)))
+        parts.append(_Part(beyond.size, _doubt(beyond.size, beyond.total, n_parts - 1)))
     total, doubt = sum(p.size for p in parts), sum(p.doubt for p in parts)
     freedom = total**2 / doubt if doubt > 0 else max(n_groups - 1, 1.0)
     return Mean(float(values.mean()), math.sqrt(total), freedom, values.size)
+
+
+def _doubt(size: float, total: float, freedom: int) -> float:
+    """Return the doubt of a part that is what a total with so many degrees of freedom has over.
+
+    That of the total is total^2 / freedom. It counts in full where the part is the total, and not
+    at all where the part is nothing, as if it had not been looked for; simulations (docs) chose how
+    fast it comes in between.
+    """
+    return math.sqrt(size) * total**1.5 / freedom
 
 
 @dataclass(frozen=True)
