@@ -12,7 +12,6 @@ from augkit.evaluation import evaluate
 from augkit.ingestion.ingest import IngestReport, ingest
 from augkit.interfaces import Progress, silent
 from augkit.outcome import Evaluation
-from augkit.partitions import HOLDOUT
 from augkit.report.reporting import Report, report
 from augkit.report.sheets import Preview, preview
 from augkit.testing import write_phantoms
@@ -77,7 +76,7 @@ def demo(
     ingested = ingest(images, store, dataset="phantoms", progress=progress)
     runs = [augment(store, plugin, seed=seed, progress=progress) for plugin in PLUGINS]
     runs.append(augment(store, "dagan", DAGAN, n=n_per_class, seed=seed, progress=progress))
-    evaluation = evaluate(store, "linear", split=HOLDOUT.name, progress=progress)
+    evaluation = evaluate(store, "linear", progress=progress)
     sheet = preview(store, output=folder / "preview.png")
     generated = preview(store, runs=[runs[-1].run], output=folder / "dagan.png")
     written = report(store, output=folder / "report")
