@@ -203,7 +203,7 @@ def test_a_store_named_by_the_environment_must_be_there(lab, monkeypatch):
 
 
 BAD_AUGMENTS = [
-    ("--plugin flop", "no augmenter 'flop'", "did you mean 'flip'?", "brightness, copy, dagan, flip"),
+    ("--plugin flop", "no augmenter 'flop'", "did you mean 'flip'?", "copy, dagan, flip"),
     ("--plugin zoom+", "no augmenter ''", "there are: brightness"),
     ("--plugin linear", "no augmenter 'linear'", "there are: brightness"),
     ("--plugin zoom -o sides=1", "no option 'sides'", "zoom: side_range, exact"),
