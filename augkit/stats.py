@@ -73,7 +73,7 @@ def mean_over_fits(
     if sums.shape[1] < 2:
         return Mean(float(values.mean()), math.nan, math.nan, values.size)
     sums = sums.reshape(n_seeds, n_parts, -1)  # (S, P, groups)
-    over_groups = max(_variance(sums.mean((0, 1))), least)
+    over_groups = max(standard_error(influences.mean((0, 1)), groups) ** 2, least)
     parts = [_Part(over_groups, over_groups**2 / max(n_groups - 1, 1.0))]
     seeds = _between_seeds(values, sums)
     if seeds is not None:
@@ -132,7 +132,8 @@ def standard_error(influence: np.ndarray, groups: np.ndarray) -> float:
     may depend on each other in any way. NaN for fewer than two groups.
     """
     sums = _group_sums(influence[None, :], groups)[0]
-    return math.sqrt(_variance(sums)) if len(sums) > 1 else math.nan
+    n = len(sums)
+    return math.sqrt(n / (n - 1) * float(np.square(sums).sum())) if n > 1 else math.nan
 
 
 def effective_groups(weight: np.ndarray, groups: np.ndarray) -> float:
@@ -203,11 +204,6 @@ def student(share: float, freedom: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, share)) if freedom > 0 else math.nan
-
-
-def _variance(sums: np.ndarray) -> float:
-    """Return the variance of a sum over groups: (G,)."""
-    return len(sums) / (len(sums) - 1) * float(np.square(sums).sum())
 
 
 def _wilson(share: float, size: float, t: float) -> tuple[float, float]:

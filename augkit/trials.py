@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -166,10 +166,8 @@ class Trial:
 
     def fit_all(self) -> None:
         """Do every fit that is not there yet."""
-        if self.budget.reduced is None:
-            estimate = self.estimate()
-            if estimate is not None:
-                self._announce(estimate)
+        if self._unlimited:
+            self._announce(self.estimate())
         for done, task in enumerate(self.tasks, 1):
             if done > 1 and task.number != self.tasks[done - 2].number:
                 self.cache.forget_unstored()
@@ -180,14 +178,21 @@ class Trial:
         """Return the outcome of one fit, from the results if it is there already."""
         identity = self._identity(task)
         name = digest_of(identity)
+        found = self._known(name, identity)
+        if found is None:
+            found = self._found[name] = self._compute(task)
+            self.results.write(identity, found)
+            self.computed += 1
+        return Fit(task.number, task.seed, found)
+
+    def _known(self, name: str, identity: dict[str, Any]) -> np.ndarray | None:
+        """Return the outcome of a fit, if it is there; a result is read once."""
         if name not in self._found:
             found = self.results.read(identity)
             if found is None:
-                found = self._compute(task)
-                self.results.write(identity, found)
-                self.computed += 1
+                return None
             self._found[name] = found
-        return Fit(task.number, task.seed, self._found[name])
+        return self._found[name]
 
     def name_of(self, task: Task) -> str:
         """Return what names a fit; two of the same name have the same outcome."""
@@ -195,7 +200,8 @@ class Trial:
 
     def is_done(self, task: Task) -> bool:
         """Return True if the outcome of a fit is there already."""
-        return self.results.read(self._identity(task)) is not None
+        identity = self._identity(task)
+        return self._known(digest_of(identity), identity) is not None
 
     # -- outcome -------------------------------------------------------------------------------
 
@@ -273,41 +279,38 @@ class Trial:
             caveat=self.classifier.caveat(),
         )
 
-    def _arms(self) -> Iterator[Arm]:
-        steps = {
-            t.arm: t.schedule.steps for t in reversed(self.tasks) if t.schedule
-        }  # of the first
+    def _arms(self) -> list[Arm]:
+        """Return all arms, `real` first."""
+        found = []
+        # Of the first partition:
+        steps = {t.arm: t.schedule.steps for t in reversed(self.tasks) if t.schedule}
         for name in {**self.arms, **dict.fromkeys(self.control_of.values()), **self.fits}:
             runs = self.arms.get(name, ())
             if name not in self.fits:
                 why = self.missing.get(name) or self.failed.get(name)
-                yield Arm(name, runs, 0, {}, unavailable=why, control=name not in self.arms)
+                found.append(Arm(name, runs, 0, {}, unavailable=why, control=name not in self.arms))
                 continue
             metrics = estimates(self.measured[name], self.tested)
-            yield Arm(
-                name,
-                runs,
-                len(self.trains[0, name]),
-                metrics,
-                steps.get(name),
-                twin(name, self.arms) if name in self.arms else None,
-                control=name not in self.arms,
-                over_fitting=self.how.paper and metrics["accuracy"].value <= self._guessing + 1e-9,
-                curves=curves(self.fits[name], self.tested),
-                by_dataset=self._by_dataset(name),
+            found.append(
+                Arm(
+                    name,
+                    runs,
+                    len(self.trains[0, name]),
+                    metrics,
+                    steps.get(name),
+                    twin(name, self.arms) if name in self.arms else None,
+                    control=name not in self.arms,
+                    over_fitting=self.how.paper
+                    and metrics["accuracy"].value <= self._guessing + 1e-9,
+                    curves=curves(self.fits[name], self.tested),
+                    by_dataset=self._by_dataset(name),
+                )
             )
         own = any(control != REAL for control in self.control_of.values())
         if len(self.arms) > 1 and REAL in self.fits and not own and BALANCED not in self.fits:
-            yield Arm(  # all arms have the class shares of real
-                BALANCED,
-                (),
-                len(self.trains[0, REAL]),
-                estimates(self.measured[REAL], self.tested),
-                steps.get(REAL),
-                REAL,
-                control=True,
-                curves=curves(self.fits[REAL], self.tested),
-            )
+            # All arms have the class shares of real.
+            found.append(replace(found[0], name=BALANCED, same_as=REAL, control=True))
+        return found
 
     @cached_property
     def _guessing(self) -> float:
@@ -364,7 +367,7 @@ class Trial:
     def _budget(self, trains: Mapping[tuple[int, str], Samples]) -> Budget:
         """Return what every arm gets: all that was asked for, or what fits into the time."""
         whole = Budget(self.how.seeds)
-        if self.how.full or self.how.kind != "cpu":
+        if self._unlimited:
             return whole
         tasks = self._tasks(trains, whole)
         line = {"reduced": digest_of([self._identity(task) for task in tasks])}
@@ -373,9 +376,9 @@ class Trial:
             self.slow = True  # or it would not have been reduced
             return known
         estimate = self._estimate(tasks)
+        self._announce(estimate)
         if estimate is None or not estimate.works or estimate.seconds <= LIMIT:
             return whole
-        self._announce(estimate)
         budget = cut_to_fit(estimate.works, estimate.cost, features=estimate.features)
         if budget.reduced:
             log.warning(
@@ -403,9 +406,9 @@ class Trial:
         self.slow = fits / len(left) > _SLOW
         return Estimated(fits + features, features, len(left), works, cost)
 
-    def _announce(self, found: Estimated) -> None:
+    def _announce(self, found: Estimated | None) -> None:
         """Say how long it will take, where it takes long enough for anybody to care."""
-        if found.seconds < _WORTH_SAYING:
+        if found is None or found.seconds < _WORTH_SAYING:
             return
         features = in_words(found.features)
         alone = f", {features} of it to compute features" if found.features >= 1 else ""
@@ -420,7 +423,12 @@ class Trial:
         """Return the fits that are to be computed; one that two arms share counts once."""
         identities = [self._identity(task) for task in tasks]
         distinct = {digest_of(i): (t, i) for t, i in zip(tasks, identities, strict=True)}
-        return [task for task, name in distinct.values() if self.results.read(name) is None]
+        return [task for name, (task, i) in distinct.items() if self._known(name, i) is None]
+
+    @property
+    def _unlimited(self) -> bool:
+        """Return True if nothing is cut, however long it takes."""
+        return self.how.full or self.how.kind != "cpu"
 
     def _tasks(self, trains: Mapping[tuple[int, str], Samples], budget: Budget) -> list[Task]:
         """Return the fits in the order in which they are done."""
