@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from augkit.errors import InputError, OptionError
-from augkit.evaluation import REAL_SHARE
-from augkit.verdicts import PRIMARY
+from augkit.evaluation import Settings
 
 
 @dataclass(frozen=True)
-class Design:
+class Design(Settings):
     """What a study is about."""
 
     classifiers: tuple[tuple[str, dict[str, Any]], ...]
@@ -27,17 +26,7 @@ class Design:
     datasets: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Names for what is evaluated, each with data sets of the store; empty: each data set, and all
     of them together."""
-    arms: tuple[str, ...] | None = None
-    split: str | None = None
-    folds: int | None = None
-    repeats: int = 1
-    seeds: int | None = None
-    primary: str = PRIMARY
-    positive: str | None = None
-    test_on: str | None = None
-    real_share: float = REAL_SHARE
     protocol: str = "augkit"
-    device: str | None = None
     budget: str | None = None
     """The most time for each generator that is fitted anew."""
 
@@ -59,7 +48,7 @@ class Design:
     @classmethod
     def of(cls, found: Mapping[str, Any], where: str) -> Design:
         """Return the study that a mapping describes. `where` is named in errors."""
-        known = [*cls.__dataclass_fields__]
+        known = [*_KINDS]
         unknown = [str(key) for key in found if key not in known]
         if unknown:
             raise OptionError(
@@ -67,7 +56,7 @@ class Design:
             )
         given = {key: value for key, value in found.items() if value is not None}
         for key, value in given.items():
-            if key in _KINDS and not (isinstance(value, _KINDS[key]) and value is not True):
+            if not (isinstance(value, _KINDS[key]) and value is not True):
                 raise OptionError(f"{where}: {key} is {value!r}; it must be {_SAID[_KINDS[key]]}")
         if given.get("protocol", "augkit") not in ("augkit", "paper"):
             raise OptionError(

@@ -107,7 +107,7 @@ def evaluate(
     if split_by == "image":
         flattery = _flattery(opened, request, found)
         found = replace(found, warnings=(*found.warnings, *flattery))
-    name = " + ".join(request.datasets or all_datasets(prepared.snapshot))
+    name = " + ".join(request.datasets or prepared.snapshot.datasets)
     command = command_line("evaluate", request.options, request.flags() | {"refit": refit})
     keep(opened, prepared.snapshot, [Cell(name, classifier, found)], command)
     return found
@@ -136,12 +136,10 @@ def _listed(name: str, given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be evaluated: the flags of `evaluate`, as they were given."""
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an evaluation and a study are told alike; see `evaluate`."""
 
-    classifier: str
-    options: dict[str, Any] = field(default_factory=dict)
     arms: tuple[str, ...] | None = None
     split: str | None = None
     folds: int | None = None
@@ -149,15 +147,23 @@ class Request:
     seeds: int | None = None
     primary: str = PRIMARY
     positive: str | None = None
+    test_on: str | None = None
+    real_share: float = REAL_SHARE
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Request(Settings):
+    """What is to be evaluated: the flags of `evaluate`, as they were given."""
+
+    classifier: str
+    options: dict[str, Any] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     """Classes that are left out."""
-    test_on: str | None = None
     split_by: str = "group"
-    real_share: float = REAL_SHARE
     paper: bool = False
     full: bool = False
-    device: str | None = None
 
     def flags(self) -> dict[str, Any]:
         """Return what the command line would be given, defaults left out."""
@@ -186,7 +192,7 @@ def prepare(store: DatasetStore, request: Request, snapshot: Snapshot | None = N
 
     snapshot: the store as it was; None: as it is now.
     """
-    _check(request)
+    check(request)
     plugin = registry().find(request.classifier, "classifier")
     built = plugin.build(request.options)
     device = choose_device(request.device) if built.uses_device or request.device else "cpu"
@@ -198,9 +204,7 @@ def prepare(store: DatasetStore, request: Request, snapshot: Snapshot | None = N
     scope = Scope(request.datasets, request.without, request.test_on or "", by_image)
     plan = protocol(request.split, folds, request.repeats, scope)
     _check_parts(snapshot, plan)
-    if request.positive is not None and request.positive not in snapshot.classes:
-        known = ", ".join(snapshot.classes)
-        raise OptionError(f"there is no class {request.positive!r}; there are: {known}")
+    snapshot.require_classes([request.positive] if request.positive is not None else [])
     how = How(
         protocol=plan,
         primary=request.primary,
@@ -216,12 +220,7 @@ def prepare(store: DatasetStore, request: Request, snapshot: Snapshot | None = N
     return Prepared(snapshot, plugin, settled, how, choose_arms(snapshot, request.arms))
 
 
-def all_datasets(snapshot: Snapshot) -> list[str]:
-    """Return the data sets of a store, in the order in which they came."""
-    return list(dict.fromkeys(snapshot.real.datasets.tolist()))
-
-
-def _check(request: Request) -> None:
+def check(request: Request) -> None:
     """Raise OptionError for what makes no sense whatever the store holds."""
     if request.split is not None and request.folds is not None:
         raise OptionError("give --split or --folds, not both")

@@ -11,7 +11,7 @@ import json
 import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from augkit.budgeting import in_words
 from augkit.designs import PAPER, Design
 from augkit.engines.engine import Engine, choose_engine
 from augkit.errors import AugkitError, OptionError, StoreError
-from augkit.evaluation import Request, prepare
+from augkit.evaluation import Request, Settings, check, prepare
 from augkit.interfaces import Progress, silent
 from augkit.outcomes import Cell as Found
 from augkit.outcomes import keep
@@ -33,7 +33,7 @@ from augkit.store import DatasetStore, Run, Snapshot
 from augkit.store.locate import open_store
 from augkit.tables import counted, table
 from augkit.trials import Trial
-from augkit.verdicts import check_primary, judge
+from augkit.verdicts import judge
 
 log = logging.getLogger("augkit")
 
@@ -284,37 +284,26 @@ def _check(snapshot: Snapshot, asked: Design) -> None:
     for name, options in asked.classifiers:
         registry().find(name, "classifier").build(options)
     choose_arms(snapshot, asked.arms)
-    check_primary(asked.primary)
-    there = set(snapshot.real.datasets.tolist())
-    if not there:
+    if not snapshot.datasets:
         raise StoreError(f"{snapshot.path} holds no images yet: augkit ingest FOLDER")
-    if asked.positive is not None and asked.positive not in snapshot.classes:
-        known = ", ".join(snapshot.classes)
-        raise OptionError(f"there is no class {asked.positive!r}; there are: {known}")
-    protocol(asked.split, asked.folds, asked.repeats)
-    if asked.seeds is not None and asked.seeds < 1:
-        raise OptionError(f"seeds is {asked.seeds}; it must be at least 1")
-    if asked.test_on is not None and asked.test_on not in there:
-        known = ", ".join(sorted(there))
-        raise OptionError(f"there is no data set {asked.test_on!r}; there are: {known}")
     for name, datasets in asked.datasets.items():
         if not datasets:
             raise OptionError(f"{name} names no data set")
-        unknown = [name for name in datasets if name not in there]
-        if unknown:
-            known = ", ".join(sorted(there))
-            raise OptionError(f"there is no data set {unknown[0]!r}; there are: {known}")
+        snapshot.require_datasets(datasets)
+    snapshot.require_datasets([asked.test_on] if asked.test_on is not None else [])
+    snapshot.require_classes([asked.positive] if asked.positive is not None else [])
+    for _, _, request in _requests(snapshot, asked):
+        check(request)
+    protocol(asked.split, asked.folds, asked.repeats)
 
 
 def _datasets(snapshot: Snapshot, asked: Design) -> dict[str, tuple[str, ...]]:
     """Return name -> data sets; by default each, and all together."""
     if asked.datasets:
         return asked.datasets
-    there = list(dict.fromkeys(snapshot.real.datasets.tolist()))
-    if asked.test_on is not None:
-        return {" + ".join(there): tuple(there)}
-    found = {name: (name,) for name in there}
-    return found | ({" + ".join(there): tuple(there)} if len(there) > 1 else {})
+    there = snapshot.datasets
+    together = {" + ".join(there): there}
+    return together if asked.test_on is not None else {d: (d,) for d in there} | together
 
 
 def _too_few(snapshot: Snapshot, datasets: Sequence[str]) -> tuple[str, ...]:
@@ -336,6 +325,7 @@ def _left_out(snapshot: Snapshot, asked: Design) -> Iterator[str]:
 
 def _requests(snapshot: Snapshot, asked: Design) -> Iterator[tuple[str, str, Request]]:
     """Yield the name of a data set, that of a classifier, and what is evaluated."""
+    shared = {field.name: getattr(asked, field.name) for field in fields(Settings)}
     for name, datasets in _datasets(snapshot, asked).items():
         without = _too_few(snapshot, datasets)
         for classifier, options in asked.classifiers:
@@ -344,22 +334,13 @@ def _requests(snapshot: Snapshot, asked: Design) -> Iterator[tuple[str, str, Req
                 name,
                 shown,
                 Request(
-                    classifier=classifier,
-                    options=options,
-                    arms=asked.arms,
-                    split=asked.split,
-                    folds=asked.folds,
-                    repeats=asked.repeats,
-                    seeds=asked.seeds,
-                    primary=asked.primary,
-                    positive=asked.positive,
+                    classifier,
+                    options,
                     datasets=datasets,
                     without=without,
-                    test_on=asked.test_on,
-                    real_share=asked.real_share,
                     paper=asked.protocol == "paper",
                     full=True,
-                    device=asked.device,
+                    **shared,
                 ),
             )
 

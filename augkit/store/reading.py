@@ -107,6 +107,19 @@ class Snapshot:
         ingests = [e for e in self._entries if e["kind"] == "ingest"]
         return tuple(ingests[-1]["classes"]) if ingests else ()
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Return the names of the data sets, in the order in which they came."""
+        return tuple(dict.fromkeys(self.real.datasets.tolist()))
+
+    def require_datasets(self, names: Sequence[str]) -> None:
+        """Raise OptionError unless these are data sets of this store."""
+        _require("data set", names, sorted(self.datasets))
+
+    def require_classes(self, names: Sequence[str]) -> None:
+        """Raise OptionError unless these are classes of this store."""
+        _require("class", names, self.classes)
+
     @cached_property
     def real(self) -> RealRows:
         """Return the real images with their groups and folds."""
@@ -218,10 +231,7 @@ class Snapshot:
     def _within(self, scope: Scope) -> np.ndarray:
         """Return bool (N,) for the real rows: a partition of this scope deals with them."""
         real = self.real
-        unknown = {*scope.datasets, scope.held_out} - {*real.datasets.tolist(), ""}
-        if unknown:
-            known = ", ".join(sorted(set(real.datasets.tolist())))
-            raise OptionError(f"there is no data set {min(unknown)!r}; there are: {known}")
+        self.require_datasets([*scope.datasets, *([scope.held_out] if scope.held_out else [])])
         left_out = [i for i, name in enumerate(self.classes) if name in scope.without]
         within = ~np.isin(real.labels, left_out)
         return within & np.isin(real.datasets, scope.datasets) if scope.datasets else within
@@ -329,6 +339,12 @@ class Snapshot:
 
     def _samples(self, rows: Rows, purpose: Purpose) -> StoredSamples:
         return StoredSamples(self._pool, self.shape, rows, purpose)
+
+
+def _require(kind: str, names: Sequence[str], there: Sequence[str]) -> None:
+    for name in names:
+        if name not in there:
+            raise OptionError(f"there is no {kind} {name!r}; there are: {', '.join(there)}")
 
 
 def in_conflict(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
