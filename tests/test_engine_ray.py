@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from children import is_gone
 
 from augkit.engines.cluster import RayEngine
 from augkit.engines.engine import Ended, choose_engine
@@ -77,14 +78,6 @@ def wait_until(question, seconds=30):
     while time.monotonic() < end and not question():
         time.sleep(0.05)
     assert question()
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.fixture(scope="module")

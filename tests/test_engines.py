@@ -9,27 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from children import wait_until_gone
 
 from augkit.engines import processes
 from augkit.engines.engine import Ended, choose_engine
 from augkit.engines.local import usable_cores
 from augkit.engines.processes import LocalEngine
 from augkit.errors import AugkitError, InputError, OptionError
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-
-
-def wait_until_gone(pids: list[int]) -> bool:
-    end = time.monotonic() + 10
-    while time.monotonic() < end and not all(is_gone(pid) for pid in pids):
-        time.sleep(0.02)
-    return all(is_gone(pid) for pid in pids)
 
 
 def wait_for_files(folder: Path, n_files: int) -> list[str]:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from children import wait_until_gone
 
 from augkit.engines.local import ordered_map, usable_cores
 from augkit.errors import AugkitError, OptionError
@@ -43,21 +44,6 @@ def sleep_after_first(x: int) -> int:
 
 def own_process(x: int) -> int:
     return os.getpid()
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-
-
-def wait_until_gone(pids: list[int]) -> bool:
-    end = time.monotonic() + 10
-    while time.monotonic() < end and not all(is_gone(pid) for pid in pids):
-        time.sleep(0.02)
-    return all(is_gone(pid) for pid in pids)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
