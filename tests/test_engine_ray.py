@@ -80,7 +80,7 @@ def wait_until(question, seconds=30):
     assert question()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture  # not of the module: tests without it must find no Ray, in whatever order they run
 def here():
     """Be connected to a Ray on this machine, as a caller might be."""
     ray.init(
