@@ -13,7 +13,7 @@ is what users type. The smallest useful augmenter:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -311,6 +311,19 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What a fit saw when it looked at the validation part."""
+
+    step: int
+    """Optimiser steps done."""
+
+    train_loss: float
+    """Mean over the training batches since the look before."""
+
+    validation_loss: float
+
+
+@dataclass(frozen=True)
 class About:
     """What a listing says of a classifier without importing its library."""
 
@@ -401,6 +414,10 @@ class Classifier(ABC):
     @abstractmethod
     def fit(self, train: Samples, val: Samples, context: Context) -> None:
         """Learn from `train`, choose (stopping, hyper-parameters) on `val`."""
+
+    def history(self) -> Sequence[Look]:
+        """Return the looks of the last fit, for learning curves; empty: there are none to show."""
+        return ()
 
     @abstractmethod
     def predict_proba(self, samples: Samples) -> np.ndarray:

@@ -5,17 +5,28 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from augkit.errors import StoreError
+from augkit.interfaces import Look
 from augkit.store import durable
 from augkit.store.format import canonical, digest_of
 
 log = logging.getLogger("augkit")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a fit left."""
+
+    probabilities: np.ndarray
+    """float32 (N, classes), of the test images."""
+    looks: tuple[Look, ...] = ()
+    """At the validation part; none where the classifier does not tell."""
 
 
 @dataclass(frozen=True)
@@ -24,36 +35,41 @@ class Results:
 
     folder: Path
 
-    def read(self, task: dict[str, Any]) -> np.ndarray | None:
-        """Return the probabilities float32 (N, classes) of a task; None if not computed yet."""
-        found = self._read(task, "probabilities")
+    def read(self, task: dict[str, Any]) -> Result | None:
+        """Return the outcome of a task; None if not computed yet."""
+        found = self._read(task)
         try:
-            return None if found is None else np.array(found, np.float32)
-        except (ValueError, TypeError):
+            looks = tuple(Look(*look) for look in found.get("looks", ()))
+            return Result(np.array(found["probabilities"], np.float32), looks)
+        except (ValueError, KeyError, TypeError):
             return None
 
-    def write(self, task: dict[str, Any], probabilities: np.ndarray) -> None:
+    def write(self, task: dict[str, Any], result: Result) -> None:
         """Keep the outcome of a task. Raises StoreError if the disk refuses."""
-        self._write(task, "probabilities", probabilities.tolist())
+        fields: dict[str, Any] = {"probabilities": result.probabilities.tolist()}
+        if result.looks:
+            fields["looks"] = [astuple(look) for look in result.looks]
+        self._write(task, fields)
 
     def recall(self, task: dict[str, Any]) -> dict[str, Any] | None:
         """Return what `remember` kept under this name, or None."""
-        found = self._read(task, "value")
+        found = self._read(task).get("value")
         return found if isinstance(found, dict) else None
 
     def remember(self, task: dict[str, Any], value: dict[str, Any]) -> None:
         """Keep JSON values under a name. Raises StoreError if the disk refuses."""
-        self._write(task, "value", value)
+        self._write(task, {"value": value})
 
-    def _read(self, task: dict[str, Any], field: str) -> Any:
+    def _read(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Return what the file of a task holds; nothing if it is absent or damaged."""
         try:
             found = json.loads(self._path(task).read_bytes())
-            return found[field] if found["task"] == task else None
+            return found if found["task"] == task else {}
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # absent or damaged: computed again
+            return {}
 
-    def _write(self, task: dict[str, Any], field: str, value: Any) -> None:
-        content = canonical({"task": task, field: value})
+    def _write(self, task: dict[str, Any], fields: dict[str, Any]) -> None:
+        content = canonical({"task": task} | fields)
         try:
             durable.rewrite(self._path(task), content)
         except PermissionError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from augkit.interfaces import Look
 from augkit.metrics import Score, score
 from augkit.partitions import Protocol
 from augkit.stats import Mean, effective_groups, interval, mean_over_fits
@@ -40,6 +41,8 @@ class Fit:
     seed: int
     probabilities: np.ndarray
     """float32 (N, classes), of the test images."""
+    looks: tuple[Look, ...] = ()
+    """At the validation part."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,8 @@ class Curves:
     roc: dict[str, tuple[float, ...]]
     """For each class that was tested, one versus rest, the true positive rate at each point of the
     grid, averaged over the fits (Fawcett 2006: vertical averaging)."""
+    learning: tuple[Look, ...] = ()
+    """Averaged over the fits; those that stopped before a look do not count in it."""
 
 
 def curves(fits: Sequence[Fit], tested: Tested) -> Curves:
@@ -192,7 +197,17 @@ def curves(fits: Sequence[Fit], tested: Tested) -> Curves:
     return Curves(
         tuple(tuple(row) for row in counted.round(3).tolist()),
         {name: tuple(np.mean(each, axis=0).round(4).tolist()) for name, each in rates.items()},
+        _mean_looks(fits),
     )
+
+
+def _mean_looks(fits: Sequence[Fit]) -> tuple[Look, ...]:
+    """Return the looks of all fits, those after equally many steps averaged."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    for look in (look for fit in fits for look in fit.looks):
+        found.setdefault(look.step, []).append((look.train_loss, look.validation_loss))
+    means = {step: np.mean(losses, axis=0).round(5).tolist() for step, losses in found.items()}
+    return tuple(Look(step, *means[step]) for step in sorted(means))
 
 
 def _true_positive_rates(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:

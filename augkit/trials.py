@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from augkit.interfaces import (
     Context,
     Cost,
     Extractor,
+    Look,
     Progress,
     Samples,
     Schedule,
@@ -45,7 +47,7 @@ from augkit.outcome import HEADLINE, Arm, Evaluation
 from augkit.partitions import Partition, Protocol
 from augkit.plans import call
 from augkit.registry import Plugin
-from augkit.results import Results
+from augkit.results import Result, Results
 from augkit.scoring import Estimate as Scored
 from augkit.scoring import Fit, Measured, Tested, curves, estimates, measure, within
 from augkit.store import DatasetStore, Snapshot
@@ -136,7 +138,7 @@ class Trial:
         self.cache = FeatureCache(self.store.side_folder("cache"))
         self.provenance = self.classifier.provenance()
         self.parts = [self._parts(partition) for partition in self.plan.partitions]
-        self._found: dict[str, np.ndarray] = {}
+        self._found: dict[str, Result] = {}
         self.slow = False
         self.computed = 0
         self.missing = self._missing()
@@ -183,9 +185,9 @@ class Trial:
             found = self._found[name] = self._compute(task)
             self.results.write(identity, found)
             self.computed += 1
-        return Fit(task.number, task.seed, found)
+        return Fit(task.number, task.seed, found.probabilities, found.looks)
 
-    def _known(self, name: str, identity: dict[str, Any]) -> np.ndarray | None:
+    def _known(self, name: str, identity: dict[str, Any]) -> Result | None:
         """Return the outcome of a fit, if it is there; a result is read once."""
         if name not in self._found:
             found = self.results.read(identity)
@@ -557,8 +559,8 @@ class Trial:
 
         return self.cache(key, watched, samples)
 
-    def _compute(self, task: Task) -> np.ndarray:
-        """Fit a fresh classifier and return float32 (N, classes) for the test images."""
+    def _compute(self, task: Task) -> Result:
+        """Fit a fresh classifier and let it look at the test images."""
         require_training(task.train)
         _, validation, test = self.parts[task.number]
         classifier = self.plugin.build(option_tools.values(self.classifier))
@@ -568,6 +570,7 @@ class Trial:
         try:
             classifier.fit(task.train, validation, context)
             found = classifier.predict_proba(test)
+            looks = _checked_looks(classifier.history(), self.plugin.name)
         except TrainingFailed as error:
             raise TrainingFailed(f"{self.plugin.name} on {where}: {error}") from error
         except AugkitError:
@@ -577,7 +580,8 @@ class Trial:
                 f"classifier {self.plugin.name!r} failed on {where}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        return _checked(found, (len(test), len(self.snapshot.classes)), self.plugin.name)
+        shape = (len(test), len(self.snapshot.classes))
+        return Result(_checked(found, shape, self.plugin.name), looks)
 
     def _warnings(self) -> tuple[str, ...]:
         """Return what is weak about this protocol, for everybody who reads the numbers."""
@@ -635,3 +639,12 @@ def _checked(found: Any, shape: tuple[int, int], name: str) -> np.ndarray:
             f"classifier {name!r}: predict_proba() returned rows that are no probabilities"
         )
     return found.astype(np.float32)
+
+
+def _checked_looks(found: Any, name: str) -> tuple[Look, ...]:
+    """Return the looks whose losses are numbers. Raises PluginFailed where they are no looks."""
+    looks = tuple(found)
+    if not all(isinstance(look, Look) for look in looks):
+        raise PluginFailed(f"classifier {name!r}: history() returned something else than looks")
+    plain = [Look(int(k.step), float(k.train_loss), float(k.validation_loss)) for k in looks]
+    return tuple(k for k in plain if isfinite(k.train_loss) and isfinite(k.validation_loss))

@@ -15,8 +15,8 @@ from toys import offer, toy_store
 
 import augkit as ak
 from augkit import budgeting, evaluation, trials
-from augkit.errors import OptionError
-from augkit.interfaces import About, Classifier, Context, Cost, Samples, Schedule
+from augkit.errors import OptionError, PluginFailed
+from augkit.interfaces import About, Classifier, Context, Cost, Look, Samples, Schedule
 from augkit.partitions import protocol
 from augkit.store import DatasetStore
 
@@ -63,6 +63,44 @@ def slow(monkeypatch):
     Slow.given, Slow.each = [], 0.0
     offer(monkeypatch, Slow)
     return Slow
+
+
+# -- learning curves ---------------------------------------------------------------------------
+
+
+def told(seed: int) -> list[Look]:
+    """Return the looks of a fit; those of seed 0 stop early, and one has no loss."""
+    looks = [Look(step, 1.0 + seed, 2.0 + seed / step) for step in (10, 20, 30)]
+    return [looks[0], Look(15, float("nan"), 1.0), looks[1]] if seed == 0 else looks
+
+
+def test_the_looks_of_all_fits_are_kept_and_averaged(store, slow, monkeypatch):
+    monkeypatch.setattr(slow, "history", lambda self: told(self.given[-1].seed))
+    first = ak.evaluate(store, "slow", arms=["real"], seeds=3)
+    curve = first.arms[0].curves.learning
+    assert [look.step for look in curve] == [10, 20, 30]
+    assert [look.train_loss for look in curve] == [2.0, 2.0, 2.5], "at 30 without seed 0"
+    assert curve[0].validation_loss == pytest.approx(2.1)
+    found = json.loads(first.to_json())["arms"][0]["curves"]["learning"]
+    assert found[0] == {"step": 10, "train_loss": 2.0, "validation_loss": 2.1}
+
+    again = ak.evaluate(store, "slow", arms=["real"], seeds=3)
+    assert (again.computed, again.arms[0].curves) == (0, first.arms[0].curves)
+
+
+def test_a_network_tells_its_looks(store):
+    result = ak.evaluate(store, "resnet", SMALL, arms=["real"], seeds=1)
+    curve = result.arms[0].curves.learning
+    assert [look.step for look in curve][-1] == result.steps and len(curve) == result.looks
+    assert all(0 < look.train_loss < 20 and 0 < look.validation_loss < 50 for look in curve)
+
+
+def test_a_history_of_something_else_is_the_fault_of_the_plugin(store, slow, monkeypatch):
+    monkeypatch.setattr(slow, "history", lambda self: [0.5, 0.4])
+    with pytest.raises(
+        PluginFailed, match=r"'slow': history\(\) returned something else than looks"
+    ):
+        ak.evaluate(store, "slow", arms=["real"], seeds=1)
 
 
 # -- one budget for all arms -------------------------------------------------------------------

@@ -96,6 +96,18 @@ def test_it_learns_what_can_be_learned():
     assert (found.argmax(1).numpy() == problem(seed=2).labels).mean() > 0.9
 
 
+def test_a_look_tells_the_mean_loss_of_the_batches_since_the_one_before():
+    told, rows = [], problem()
+    work = Training(linear(), plan(20, 4, progress=lambda *a: told.append(a[3])), CPU)
+    losses, step = [], work.step
+    work.step = lambda train: losses.append(step(train)) or losses[-1]  # type: ignore[method-assign]
+    work.run(rows, problem(seed=1))
+    assert [look.step for look in work.history] == [5, 10, 15, 20]
+    means = np.reshape(losses, (4, 5)).mean(1)
+    assert [look.train_loss for look in work.history] == pytest.approx(means.tolist())
+    assert min(look.validation_loss for look in work.history) == work.best_loss
+
+
 def test_the_best_look_is_restored():
     """Validation labels are the opposite of what is learned: the first look is the best."""
     rows = problem()

@@ -18,7 +18,8 @@ import augkit as ak
 from augkit.errors import InputError
 from augkit.report.exports import methods, read_cells, to_latex, to_markdown, write_tables
 from augkit.report.figures import ticks, write_figures
-from augkit.report.page import headline, render, site_of, write_page
+from augkit.report.page import headline, render, write_page
+from augkit.report.paper import site_of
 from augkit.report.reporting import read_outcome, report
 
 CLASSES = ["benign", "malignant", "normal"]
@@ -49,7 +50,12 @@ def an_arm(name: str, accuracy: float, **more: Any) -> dict[str, Any]:
     roc = {c: [round(0.2 + 0.008 * i, 4) for i in range(101)] for c in CLASSES}
     confusion = [[8.0, 1.0, 1.0], [2.0, 7.5, 0.5], [0.0, 0.0, 0.0]]
     arm = {"name": name, "runs": [], "rows": 117, "metrics": metrics, "control": False}
-    return {**arm, "curves": {"confusion": confusion, "roc": roc}, **more}
+    learning = [
+        {"step": step, "train_loss": 0.9 - step / 1000, "validation_loss": 1.0 - step / 2000}
+        for step in (78, 156, 390, 780)
+    ]
+    curves = {"confusion": confusion, "roc": roc, "learning": learning}
+    return {**arm, "curves": curves, **more}
 
 
 def a_comparison(arm: str, versus: str, control: str, **more: Any) -> dict[str, Any]:
@@ -182,6 +188,23 @@ def test_every_number_is_that_of_the_outcome() -> None:
     assert "+0.042 [+0.012, +0.071]" in text
     assert "0.033" in text and "0.025" in text
     assert "7.5 75 %" in text  # of the confusion matrix
+
+
+def test_learning_curves_are_drawn_and_told_in_numbers() -> None:
+    evaluation = an_evaluation()
+    for arm, lowest in zip(evaluation["arms"][:2], (390, 780), strict=True):
+        for look in arm["curves"]["learning"]:
+            look["validation_loss"] = 0.5 + abs(look["step"] - lowest) / 1000
+    evaluation["arms"][2]["curves"]["learning"] = []  # an outcome of an older version
+    text = page_of(an_outcome(evaluation)).text
+    curves = text[text.index("Learning curves of") : text.index("Confusion matrices")]
+    assert "optimiser step" in curves and "balanced 0" not in curves
+    assert "real 390 0.500 0.510 0.890 0.120" in curves
+    assert "flip 780 0.500 0.120 0.500 0.120" in curves
+
+    for arm in evaluation["arms"][:2]:
+        del arm["curves"]["learning"]
+    assert "Learning curves" not in page_of(an_outcome(evaluation)).text
 
 
 def test_a_missing_value_is_a_dash_and_no_number() -> None:

@@ -38,10 +38,11 @@ from augkit.report.exports import (
     spoken,
     write,
 )
+from augkit.report.faults import faults
+from augkit.report.paper import table_2
 from augkit.report.sheets import SheetRow, real_over_generated, strip
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.format import digest_of
-from augkit.summary import summarise
 from augkit.tables import counted, one_line, typed
 from augkit.verdicts import LOWER_IS_BETTER
 
@@ -100,13 +101,13 @@ def _page(outcome: Outcome, snapshot: Snapshot | None) -> View:
         "compared": _compared(cells),
         "primaries": " or ".join(dict.fromkeys(spoken(c.primary) for c in cells)),
         "lower_is_better": any(c.primary in LOWER_IS_BETTER for c in cells),
-        "table_2": _table_2(cells),
+        "table_2": table_2(cells),
         "chart": figures.dot_chart(cells),
         "chart_metric": figures.FIGURE_6,
         "accuracies": _accuracies(cells),
         "sheets": _sheets(snapshot, cells) if snapshot else [],
         "trainings": _trainings(snapshot) if snapshot else [],
-        "faults": _faults(snapshot) if snapshot else [],
+        "faults": faults(snapshot) if snapshot else [],
         "methods": methods(outcome, snapshot),
         "command": outcome.get("command") or "",
         "versions": _versions(outcome),
@@ -163,6 +164,7 @@ def _cell(cell: Cell) -> View:
         "arms": arms,
         "roc": panels,
         "roc_table": _roc_table(cell, [panel.title for panel in panels]),
+        "learning": _learning(cell),
         "confusions": _confusions(cell),
         "metrics": _metrics(cell),
         "differences": _differences(cell),
@@ -295,91 +297,7 @@ def _drawn(found: dict[str, Any], reach: float) -> dict[str, float] | None:
     return {k: round(_FOREST / 2 + scale * found[k], 1) for k in _ENDS}
 
 
-# -- beside the paper ------------------------------------------------------------------------------
-
-FORMS = {"real": "none", "traditional": "traditional", "dagan": "DAGAN", "all": "both"}
-"""Our arms, and what the paper calls them."""
-
-NETWORKS = {
-    "alexnet": "AlexNet",
-    "vgg16": "VGG16",
-    "inception": "Inception",
-    "resnet": "ResNet",
-    "nasnet": "NASNet",
-}
-
-TABLE_2: dict[tuple[str, str], tuple[int | str, ...]] = {
-    ("BUSI", "AlexNet"): (58, 62, 73, 78),
-    ("BUSI", "VGG16"): (70, 74, 84, 88),
-    ("BUSI", "Inception"): (68, 73, 82, 85),
-    ("BUSI", "ResNet"): (79, 82, 89, 93),
-    ("BUSI", "NASNet"): (83, 85, 91, 94),
-    ("B", "AlexNet"): ("over-fitting", 56, 75, 80),
-    ("B", "VGG16"): (68, 72, 80, 82),
-    ("B", "Inception"): (65, 70, 77, 80),
-    ("B", "ResNet"): (75, 79, 86, 90),
-    ("B", "NASNet"): (79, 82, 90, 92),
-    ("BUSI + B", "AlexNet"): (60, 65, 82, 84),
-    ("BUSI + B", "VGG16"): (72, 75, 86, 88),
-    ("BUSI + B", "Inception"): (70, 73, 84, 87),
-    ("BUSI + B", "ResNet"): (76, 79, 88, 92),
-    ("BUSI + B", "NASNet"): (84, 88, 96, 99),
-}
-"""Accuracy in %, in the order of `FORMS`: Al-Dhabyani et al. 2019, Table II."""
-
-
-def site_of(dataset: str) -> str | None:
-    """Return which of the paper's data sets a name means, or None.
-
-    BrEaST stands for the paper's second site, data set B (UDIAT), which may not be redistributed.
-    """
-    name = dataset.lower().strip()
-    sites = {_one_site(part.strip()) for part in re.split(r"\+|,| and ", name)}
-    if name == "both" or sites == {"BUSI", "B"}:
-        return "BUSI + B"
-    return sites.pop() if len(sites) == 1 else None
-
-
-def _one_site(name: str) -> str | None:
-    if "busi" in name:
-        return "BUSI"
-    second = name in ("b", "second site", "breast")
-    return "B" if second or "udiat" in name or "breast-lesions" in name else None
-
-
-def _table_2(cells: Sequence[Cell]) -> list[View]:
-    """Return the rows of Table II with a data set or network of ours, ours below them.
-
-    Empty where nothing of the paper was evaluated here.
-    """
-    ours: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        if cell.arms:
-            network = NETWORKS.get(cell.classifier, cell.classifier)
-            ours.setdefault((site_of(cell.dataset) or cell.dataset, network), []).append(cell)
-    there = {site for site, _ in TABLE_2}
-    sites = {site for site, _ in ours}
-    networks = {network for site, network in ours if site not in there}
-    wanted = [key for key in TABLE_2 if key[0] in sites or key[1] in networks]
-    more = [key for key in ours if key not in TABLE_2]
-    return [_beside(key, ours.get(key, [])) for key in [*wanted, *more]] if wanted else []
-
-
-def _beside(key: tuple[str, str], cells: Sequence[Cell]) -> View:
-    """Return what the paper and we have of a network on a data set."""
-    lines = [("paper", [str(value) for value in TABLE_2[key]])] if key in TABLE_2 else []
-    lines += [(_source(cell, key[0]), [_percent(cell, arm) for arm in FORMS]) for cell in cells]
-    return {"site": key[0], "network": key[1], "lines": lines}
-
-
-def _source(cell: Cell, site: str) -> str:
-    """Return `here`, with our name of the data set where it is another than the paper's."""
-    return "here" if cell.dataset == site else f"here: {cell.dataset}"
-
-
-def _percent(cell: Cell, arm: str) -> str:
-    found = next((a for a in cell.all_arms if a["name"] == arm), {})
-    return interval(estimate(found, "accuracy"), scale=100, form=".1f")
+# -- each arm --------------------------------------------------------------------------------------
 
 
 def _accuracies(cells: Sequence[Cell]) -> View:
@@ -417,6 +335,38 @@ def _roc_table(cell: Cell, classes: Sequence[str]) -> View:
                 values = [f"{np.interp(rate, grid, rates):.2f}" for rate in _RATES]
                 rows.append({"class": name, "arm": arm["name"], "values": values})
     return {"rates": [f"{rate:g}" for rate in _RATES], "rows": rows}
+
+
+_LOSSES = {"validation_loss": "validation part", "train_loss": "training batches"}
+
+
+def _learning(cell: Cell) -> View | None:
+    """Return the learning curves of the arms, and where each was best; None without any."""
+    looks = {
+        k: found
+        for k, arm in enumerate(cell.arms)
+        if len(found := (arm.get("curves") or {}).get("learning") or []) > 1
+    }
+    if not looks:
+        return None
+    panels = []
+    for loss, title in _LOSSES.items():
+        lines = [
+            (cell.arms[k]["name"], k, [(look["step"], look[loss]) for look in found])
+            for k, found in looks.items()
+        ]
+        panels.append(figures.line_panel(title, lines))
+    best = {k: min(found, key=lambda x: x["validation_loss"]) for k, found in looks.items()}
+    rows = [
+        {
+            "arm": cell.arms[k]["name"],
+            "step": best[k]["step"],
+            "values": [f"{v:.3f}" for v in (best[k][loss] for loss in _LOSSES)]
+            + [f"{v:.3f}" for v in (found[-1][loss] for loss in _LOSSES)],
+        }
+        for k, found in looks.items()
+    ]
+    return {"panels": panels, "rows": rows}
 
 
 def _confusions(cell: Cell) -> list[View]:
@@ -550,102 +500,6 @@ def _learning_curves(path: Path) -> dict[str, list[figures.Point]]:
         if all(map(math.isfinite, point)):
             curves.setdefault(label, []).append(point)
     return {k: p[:: math.ceil(len(p) / _CURVE_POINTS)] for k, p in curves.items() if len(p) > 1}
-
-
-# -- the data --------------------------------------------------------------------------------------
-
-
-def _faults(snapshot: Snapshot) -> list[View]:
-    """Return what is weak about the data themselves: what, how much, what it means."""
-    values = summarise(snapshot).values
-    real = values["real"]
-    if not real["rows"]:
-        return []
-    return [
-        *_faults_of_groups(snapshot, real),
-        *_faults_of_classes(snapshot, real),
-        _detectable(real),
-        *_faults_of_runs(values["runs"]),
-    ]
-
-
-def _fault(what: str, found: str, meaning: str) -> View:
-    return {"what": what, "found": found, "meaning": meaning}
-
-
-def _faults_of_groups(snapshot: Snapshot, real: dict[str, Any]) -> list[View]:
-    sizes = np.bincount(snapshot.real.groups)
-    several = int((sizes > 1).sum())
-    together = int(sizes[sizes > 1].sum())
-    found = "none"
-    if several:
-        found = f"{together} images in {counted(several, 'group')}, at most {sizes.max()} in one"
-    n_out = len(real["conflicts"])
-    return [
-        _fault(
-            "near-duplicates and relatives",
-            found,
-            "kept in one part; the sample is the groups, not the images",
-        ),
-        _fault(
-            "relatives of different classes",
-            f"{counted(n_out, 'image')} left out" if n_out else "none",
-            "either a label is wrong or the images cannot be told apart",
-        ),
-    ]
-
-
-def _faults_of_classes(snapshot: Snapshot, real: dict[str, Any]) -> list[View]:
-    counts = {name: n for name, n in real["by_class"].items() if n}
-    most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-    ratio = counts[most] / counts[least]
-    balance = f"{counts[most]} {most} to {counts[least]} {least}: {ratio:.1f} to 1"
-    parts, labels, groups = snapshot.parts(HOLDOUT), snapshot.real.labels, snapshot.real.groups
-    tested = {
-        name: len(np.unique(groups[(parts == 2) & (labels == k)]))
-        for k, name in enumerate(snapshot.classes)
-    }
-    fewest = min(tested, key=tested.__getitem__)
-    weight = f"{100 / tested[fewest]:.0f} points" if tested[fewest] else "all"
-    return [
-        _fault(
-            "imbalance of the classes",
-            balance if ratio > 1 else f"none: {counts[most]} of each",
-            "accuracy favours the larger class; balanced accuracy does not",
-        ),
-        _fault(
-            f"fewest test groups of a class, {HOLDOUT.name}",
-            f"{tested[fewest]} {fewest}",
-            f"one group moves the sensitivity of its class by {weight}; folds test every group",
-        ),
-    ]
-
-
-def _detectable(real: dict[str, Any]) -> View:
-    told = [
-        f"{100 * low:.1f} to {100 * high:.1f} points with {name}"
-        for name, (low, high) in real["smallest_detectable"].items()
-        if high < 1
-    ]
-    return _fault(
-        "smallest difference in balanced accuracy that can be expected to show",
-        ", ".join(reversed(told)) or "none",
-        "for arms that disagree on 4 % and on 15 % of the images; what is smaller stays unseen",
-    )
-
-
-def _faults_of_runs(runs: Sequence[dict[str, Any]]) -> list[View]:
-    stale = [r["name"] for r in runs if r["stale"]]
-    checked = [r for r in runs if r["copies"] is not None]
-    found = []
-    if stale:
-        meaning = "some rows derive from images that are no longer trained on: augment again"
-        found.append(_fault("stale runs", ", ".join(stale), meaning))
-    if checked:
-        copies = ", ".join(f"{r['copies']} of {r['rows']} in {r['name']}" for r in checked)
-        meaning = "a generator that repeats its training images adds nothing"
-        found.append(_fault("generated images that look like copies", copies, meaning))
-    return found
 
 
 # -- what was run ----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ import numpy as np
 
 from augkit.devices import realised_precision
 from augkit.errors import InputError, OptionError
-from augkit.interfaces import About, Classifier, Context, Cost, Samples, Schedule, Shape
+from augkit.interfaces import About, Classifier, Context, Cost, Look, Samples, Schedule, Shape
 from augkit.options import SIZE, option, size_of
 from augkit_classifiers.machines import classes_present
 from augkit_classifiers.preprocessing import HALF, Preprocessing
@@ -280,6 +280,11 @@ class Network(Classifier):
         seen = training.Rows(self.inputs_(val)[0] if len(val) else _nothing, val.labels)
         work = training.Training(self.network_, plan, self.device_)
         work.run(training.Rows(self.inputs_(train)[0], labels), seen)
+        self.history_ = work.history
+
+    def history(self) -> Sequence[Look]:
+        """Return the looks of the last fit."""
+        return self.history_
 
     def _image_rows(self, samples: Samples) -> tuple[Callable[[np.ndarray], Tensor], int]:
         """Return what turns positions into images for the network, and how many at once."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from augkit.errors import TrainingFailed
-from augkit.interfaces import Progress, silent
+from augkit.interfaces import Look, Progress, silent
 
 log = logging.getLogger("augkit")
 
@@ -74,6 +74,7 @@ class Training:
     since_best: int = field(default=0, init=False)
     recent: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=_RECENT), init=False)
     """The rows of the last steps."""
+    history: list[Look] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         trained = [p for p in self.network.parameters() if p.requires_grad]
@@ -86,7 +87,7 @@ class Training:
     def run(self, train: Rows, val: Rows) -> None:
         """Train. Raises TrainingFailed where the loss is not finite or memory runs out."""
         looks = _positions(self.plan.steps, self.plan.looks) if len(val) else set()
-        loss = math.nan
+        loss, losses = math.nan, []
         for step in range(1, self.plan.steps + 1):
             # Follow the gradient of one batch.
             loss = self.step(train)
@@ -95,10 +96,14 @@ class Training:
                     f"the loss is {loss} at step {step} of {self.plan.steps}: a smaller learning "
                     f"rate may help, -o learning_rate={self.plan.learning_rate / 10:g}"
                 )
+            losses.append(loss)
             # Look at the validation part; keep the best.
             if step in looks:
                 settle_statistics(self.network, train, self.recent)
-                if self._look(val):
+                seen = self._look(val)
+                self.history.append(Look(step, math.fsum(losses) / len(losses), seen))
+                losses.clear()
+                if self.plan.patience is not None and self.since_best >= self.plan.patience:
                     break
             self.plan.progress(self.plan.stage, step, self.plan.steps, f"loss {loss:.3g}")
         self.plan.progress(self.plan.stage, self.plan.steps, self.plan.steps, f"loss {loss:.3g}")
@@ -141,8 +146,8 @@ class Training:
         loss.backward()
         return loss.item()
 
-    def _look(self, val: Rows) -> bool:
-        """Keep the weights if they are the best so far; return whether to stop."""
+    def _look(self, val: Rows) -> float:
+        """Return the loss on the validation part; keep the weights if they are the best so far."""
         scores = predict(self.network, val.inputs, len(val), at_once=self.plan.at_once)
         labels = torch.from_numpy(val.labels)
         loss = float(F.cross_entropy(scores, labels, self.look_weights))
@@ -150,9 +155,9 @@ class Training:
             self.best_loss, self.since_best = loss, 0
             state = self.network.state_dict()
             self.best = {name: value.detach().clone() for name, value in state.items()}
-            return False
-        self.since_best += 1
-        return self.plan.patience is not None and self.since_best >= self.plan.patience
+        else:
+            self.since_best += 1
+        return loss
 
 
 def settle_statistics(network: nn.Module, train: Rows, recent: Iterable[np.ndarray]) -> None:
