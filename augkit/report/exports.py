@@ -246,7 +246,7 @@ def _markdown(cells: Sequence[Cell]) -> str:
 def _latex(cells: Sequence[Cell]) -> str:
     head = _head(cells)
     lines = [
-        "% needs \\usepackage{booktabs}",
+        "% needs \\usepackage{booktabs}; names in letters other than Latin need LuaLaTeX",
         "\\begin{table*}",
         "\\centering\\footnotesize",
         f"\\caption{{{to_latex(_legend(cells))}}}",
@@ -283,7 +283,8 @@ _LATEX = {
     "<": "\\textless{}",
     ">": "\\textgreater{}",
     "|": "\\textbar{}",
-    '"': "\\textquotedbl{}",
+    '"': "''",
+    "\ufffd": "?",
 }
 
 
