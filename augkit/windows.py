@@ -7,6 +7,7 @@ the border, which is what a window shows beyond the image, stays black whatever 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -66,7 +67,7 @@ def render(images: np.ndarray, window: Window | None, table: np.ndarray | None) 
         raise ValueError(f"{len(images)} images need tables of shape ({len(images)}, 256)")
     linear = cv2.INTER_LINEAR_EXACT if window is not None and window.exact else cv2.INTER_LINEAR
     single = images.shape[3] == 1
-    out = np.zeros(images.shape, np.uint8)
+    out = np.empty(images.shape, np.uint8)
     source, target = (images[..., 0], out[..., 0]) if single else (images, out)
     _render(source, target, window, table=table, interpolation=linear)
     return out
@@ -132,29 +133,38 @@ def _render(
     table: np.ndarray | None,
     interpolation: int,
 ) -> None:
-    """Fill `target`, which is black, row by row; both are (N, H, W) or (N, H, W, C)."""
+    """Fill `target` row by row; both are (N, H, W) or (N, H, W, C)."""
     import cv2
+    from stringzilla import translate
 
-    resize, flip, lut = cv2.resize, cv2.flip, cv2.LUT
-    tables: list[np.ndarray | None] = [None] * len(source) if table is None else list(table)
-    scratch = np.empty(source.shape[1:], np.uint8)
+    resize, flip = cv2.resize, cv2.flip
+    tables = [None] * len(source) if table is None else [grey.tobytes() for grey in table]
+    scratch = np.empty(math.prod(source.shape[1:]), np.uint8)
     rows = zip(source, target, tables, _placements(window, source), strict=True)
     for image, output, grey, (near, place, mirrored) in rows:
         left, right, upper, lower = place
         width, height = right - left, lower - upper
-        if width <= 0 or height <= 0:
-            continue
-        shown = image[near[2] : near[3], near[0] : near[1]]
         inside = output[upper:lower, left:right]
-        if shown.shape[0] != height or shown.shape[1] != width:
-            buffer = scratch[:height, :width] if mirrored else inside
-            shown = resize(shown, (width, height), dst=buffer, interpolation=interpolation)
-        if mirrored:
-            shown = flip(shown, 1, dst=inside)
+        if inside.shape != output.shape:
+            output.fill(0)  # the border
+            if width <= 0 or height <= 0:
+                continue
+        # A table wants one run of bytes, and a mirror another place than where the pixels end.
+        direct = not mirrored and (grey is None or inside.shape == output.shape)
+        made = inside if direct else scratch[: inside.size].reshape(inside.shape)
+        shown = image[near[2] : near[3], near[0] : near[1]]
+        if shown.shape != made.shape:
+            resize(shown, (width, height), dst=made, interpolation=interpolation)
+        elif grey is None and mirrored:
+            made = shown
+        else:
+            made[:] = shown
         if grey is not None:
-            lut(shown, grey, dst=inside)
-        elif shown is not inside:
-            inside[:] = shown
+            translate(made.reshape(-1).data, grey, inplace=True)
+        if mirrored:
+            flip(made, 1, dst=inside)
+        elif not direct:
+            inside[:] = made
 
 
 def _placements(
