@@ -35,8 +35,8 @@ if TYPE_CHECKING:  # what `__getattr__` imports when it is first used
     from augkit.partitions import HOLDOUT as HOLDOUT
     from augkit.registry import registry as plugins  # noqa: F401
     from augkit.replaying import replay as replay
-    from augkit.report.reporting import report as report
-    from augkit.report.sheets import preview as preview
+    from augkit.reports.reporting import report as report
+    from augkit.reports.sheets import preview as preview
     from augkit.store import DatasetStore as DatasetStore
     from augkit.store.locate import open_store as open  # noqa: F401
     from augkit.store.pack import pack as pack
@@ -75,9 +75,9 @@ _WHERE = {
     "pack": "augkit.store.pack",
     "plan": "augkit.studies",
     "plugins": "augkit.registry",
-    "preview": "augkit.report.sheets",
+    "preview": "augkit.reports.sheets",
     "replay": "augkit.replaying",
-    "report": "augkit.report.reporting",
+    "report": "augkit.reports.reporting",
     "retract": "augkit.augmentation",
     "run_task": "augkit.studies",
     "study": "augkit.studies",

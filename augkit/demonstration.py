@@ -12,8 +12,8 @@ from augkit.evaluation import evaluate
 from augkit.ingestion.ingest import IngestReport, ingest
 from augkit.interfaces import Progress, silent
 from augkit.outcome import Evaluation
-from augkit.report.reporting import Report, report
-from augkit.report.sheets import Preview, preview
+from augkit.reports.reporting import Report, report
+from augkit.reports.sheets import Preview, preview
 from augkit.testing import write_phantoms
 
 log = logging.getLogger("augkit")

@@ -33,13 +33,10 @@ from augkit.recipes import Amount, rebuild, recipes
 from augkit.store import DatasetStore, Model, Snapshot, durable
 from augkit.store.format import Entry, canonical, digest_of
 from augkit.store.locate import open_store
-from augkit.store.models import FILE_NAME, MODEL_NAME, flush_model
+from augkit.store.models import FILE_NAME, MODEL_NAME, PROVENANCE, flush_model
 from augkit.store.samples import StoredSamples
 
 log = logging.getLogger("augkit")
-
-PROVENANCE = "provenance.json"
-"""The file of a model in which the core says what it was fitted on, for whoever it is given to."""
 
 _LOOKED_AT = 64
 """Images of each class that are sampled to see whether a model learned its classes."""

@@ -58,8 +58,8 @@ class MadeSamples(Samples):
 
     @property
     def labels(self) -> np.ndarray:
-        """Return int64 (N,)."""
-        return self._plan.labels
+        """Return int64 (N,), a new array."""
+        return self._plan.labels.copy()
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Make the images of a slice: uint8 (n, H, W, C)."""

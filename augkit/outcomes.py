@@ -73,6 +73,7 @@ def keep(
         "environment": _environment(),
         "cells": [cell.as_json() for cell in cells],
     }
+    outcome["digest"] = digest_of(outcome)
     path = (
         store.side_folder("outcomes") / f"{digest_of([command, snapshot.number, asked])[:32]}.json"
     )
@@ -90,6 +91,12 @@ def keep(
         if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
             raise StoreError(f"cannot write to {path.parent}: {error.strerror}") from error
         log.warning("the outcome is not kept: %s cannot be written to", path.parent)
+
+
+def is_changed(outcome: Mapping[str, Any]) -> bool:
+    """Return True if an outcome is not what `keep` wrote; without a digest it is taken as it is."""
+    kept = {k: v for k, v in outcome.items() if k not in ("created", "digest")}
+    return outcome.get("digest") not in (None, digest_of(kept))
 
 
 def command_line(verb: str, options: Mapping[str, Any], flags: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ def draw(augmenter: Augmenter, recipe: Mapping[str, Any], source: Samples) -> Pl
     labels = source.labels
     chosen = _choose_sources(labels, recipe["amount"], augmenter, for_sources)
     wanted = labels[chosen]
-    params = call(augmenter, "plan", wanted, source.shape, for_params)
+    params = call(augmenter, "plan", wanted.copy(), source.shape, for_params)
     if (
         not isinstance(params, np.ndarray)
         or params.shape != wanted.shape

@@ -160,7 +160,7 @@ def _changed(then: dict[str, str], now: dict[str, str]) -> str:
 
 
 def _write(image: np.ndarray, path: Path) -> None:
-    from augkit.report.sheets import picture
+    from augkit.reports.sheets import picture
 
     if path.suffix.lower() != ".png":
         raise InputError(f"the image is written as PNG: --output {path.with_suffix('.png')}")

@@ -61,15 +61,17 @@ class Results:
         self._write(task, {"value": value})
 
     def _read(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Return what the file of a task holds; nothing if it is absent or damaged."""
+        """Return what the file of a task holds; nothing if it is absent, damaged or changed."""
         try:
             found = json.loads(self._path(task).read_bytes())
-            return found if found["task"] == task else {}
-        except (OSError, ValueError, KeyError, TypeError):
+            intact = found.pop("digest") == digest_of(found)
+            return found if intact and found["task"] == task else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
     def _write(self, task: dict[str, Any], fields: dict[str, Any]) -> None:
-        content = canonical({"task": task} | fields)
+        found = {"task": task} | fields
+        content = canonical({**found, "digest": digest_of(found)})
         try:
             durable.rewrite(self._path(task), content)
         except PermissionError:

@@ -11,7 +11,7 @@ import json
 import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +270,7 @@ def _study(asked: Design | str | Path, store: DatasetStore, progress: Progress |
         chosen = asked if isinstance(asked, Design) else Design.read(asked)
         _check(store.snapshot(), chosen)
         return chosen
+    _check(store.snapshot(), replace(PAPER, arms=None))  # before hours go into generators
     there = {run.plugin for run in store.snapshot().runs.values()}
     missing = [name for name in _TRADITIONAL if name not in there]
     if progress is not None and missing:

@@ -1,27 +1,31 @@
 """Do the intervals hold the truth as often as they say, and do verdicts cry wolf or sleep?
 
-Simulated predictions of two arms, scored and judged by the code that `evaluate` uses. Truth: the
-expected difference in balanced accuracy over new groups, fits and partitions.
+Simulated predictions of arms, scored and judged by the code that `evaluate` uses. Truth: the
+expected difference in the primary metric over new groups, fits and partitions.
 
     python -m benchmarks.report_calibration --csv benchmarks/results/verdict_calibration.csv
 
 An image is right where a margin is above 0: a difficulty that its group shares, one of its own,
 what a fit makes of it, what all fits of a partition have in common, and the effect of the arm.
 `coverage`: the share of 95 % intervals that hold the truth, of `--trials` with a true effect;
-`false`: verdicts among 200 trials with two arms drawn alike; `found`: the share of 200 trials with
-an effect as large as the smallest detectable difference that those reported, in which the arm is
-found to help.
+`false`: trials of 200 with any verdict where all arms are drawn alike; `found`: the share of 200
+trials with an effect as large as the smallest detectable difference that those reported, in which
+the arm is found to help. Where balance alone helps (`of_balance`), the arm is as much better than
+`real` as its control is, and `false` counts the trials in which it is said to help; then nothing
+is to be found.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from augkit.metrics import score
 from augkit.scoring import Fit, Tested, measure
 from augkit.verdicts import PRIMARY, Case, Comparison, judge
 from benchmarks import runner
@@ -50,6 +54,13 @@ class World:
     """How much fits differ as a whole."""
     of_partition: float = 0.0
     """How much what all fits of a partition share makes the arms differ."""
+    repeats: int = 1
+    """Rounds of folds, each dealt anew."""
+    metric: str = PRIMARY
+    arms: int = 1
+    """Augmented arms that are judged together; the first has the effect."""
+    of_balance: float = 0.0
+    """How much better the control is than `real`."""
 
 
 WORLDS = (
@@ -61,11 +72,24 @@ WORLDS = (
     World("70/15/15, 5 seeds", 577, 5, 1),
     World("70/15/15, 5 seeds, arms drawn anew", 577, 5, 1, of_partition=0.08),
     World("70/15/15, 3 seeds, fits that vary", 577, 3, 1, of_fit=0.15),
+    World("five folds, 5 seeds, AUROC", 577, 5, 5, metric="auroc"),
+    World("70/15/15, 5 seeds, AUROC", 577, 5, 1, metric="auroc"),
+    World(
+        "three rounds of five folds, arms drawn anew",
+        577,
+        1,
+        5,
+        of_partition=0.08,
+        repeats=3,
+        of_fit_and_image=0.2,
+    ),
+    World("five folds, 5 seeds, four arms", 577, 5, 5, arms=4),
+    World("five folds, 5 seeds, balance alone helps", 577, 5, 5, of_balance=0.2),
 )
 
 
 def draw(world: World, effect: float, rng: np.random.Generator) -> list[Comparison]:
-    """Return the two comparisons of one simulated evaluation in the primary metric."""
+    """Return the comparison with `real`, in the metric, of each arm of one simulated evaluation."""
     labels_of_groups = rng.choice(len(CLASSES), world.groups, p=SHARES)
     groups = np.repeat(
         np.arange(world.groups), rng.choice([1, 2, 3], world.groups, p=[0.8, 0.1, 0.1])
@@ -74,31 +98,43 @@ def draw(world: World, effect: float, rng: np.random.Generator) -> list[Comparis
     margin = BASE + world.of_group * rng.standard_normal(world.groups)[groups]
     margin += world.of_image * rng.standard_normal(len(groups))
     n_folds = max(world.folds, 7 if world.folds == 1 else 1)
-    fold = (rng.permutation(world.groups) % n_folds)[groups]
-    rows = tuple(np.flatnonzero(fold == k) for k in range(world.folds))
-    tested_rows = np.concatenate(rows)
-    order = np.sort(tested_rows)
+    rows: list[np.ndarray] = []
+    for _ in range(world.repeats):
+        fold = (rng.permutation(world.groups) % n_folds)[groups]
+        rows += [np.flatnonzero(fold == k) for k in range(world.folds)]
+    order = np.unique(np.concatenate(rows))
     tested = Tested(
         labels[order],
         groups[order],
         tuple(np.searchsorted(order, r) for r in rows),
         CLASSES,
+        world.repeats,
     )
     arms = []
-    for shift in (0.0, effect):
+    controls = [world.of_balance] if world.of_balance else []
+    augmented = [effect + world.of_balance] + [world.of_balance] * (world.arms - 1)
+    for shift in (0.0, *augmented, *controls):
         fits = []
         for k, here in enumerate(rows):
             of_partition = world.of_partition * rng.standard_normal()
             for seed in range(world.seeds):
                 own = margin[here] + shift + of_partition + world.of_fit * rng.standard_normal()
                 own += world.of_fit_and_image * rng.standard_normal(len(here))
-                fits.append(Fit(k, seed, _chances(own, labels[here], rng)))
+                fits.append(Fit(k, seed, chances(own, labels[here], rng)))
         arms.append(measure(fits, tested))
-    case = Case("arm", "real", arms[1], arms[0], arms[0], tested)
-    return [c for c in judge([case], PRIMARY)[0][0] if c.metric == PRIMARY]
+    real, control = arms[0], arms[-1] if controls else arms[0]
+    name = "balanced" if controls else "real"
+    cases = [
+        Case(f"arm {k}", name, arm, real, control, tested)
+        for k, arm in enumerate(arms[1 : 1 + world.arms])
+    ]
+    judged = judge(cases, world.metric)
+    return [
+        c for found, _ in judged for c in found if (c.metric, c.versus) == (world.metric, "real")
+    ]
 
 
-def _chances(margin: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def chances(margin: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return probabilities (n, 3) whose largest is that of the true class where margin > 0."""
     n = len(labels)
     other = (labels + rng.integers(1, 3, n)) % 3
@@ -110,12 +146,31 @@ def _chances(margin: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -
 
 
 def truth(world: World, effect: float) -> float:
-    """Return the true difference: the chance of a right answer is the same for all classes."""
+    """Return the true difference that an effect makes."""
+    if world.metric == "auroc":
+        return _auroc(world, effect) - _auroc(world, 0.0)
     from scipy.stats import norm
 
+    # The chance of a right answer is the same for all classes.
     parts = (world.of_group, world.of_image, world.of_fit_and_image, world.of_fit)
     spread = float(np.linalg.norm([*parts, world.of_partition]))
     return float(norm.cdf((BASE + effect) / spread) - norm.cdf(BASE / spread))
+
+
+@lru_cache
+def _auroc(world: World, effect: float) -> float:
+    """Return the expected macro AUROC of a fit, from so many simulated images that it is exact to
+    a tenth of a point; the same images for every effect.
+    """
+    n, rng = 20_000, np.random.default_rng(0)
+    found = []
+    for _ in range(100):
+        labels = rng.choice(len(CLASSES), n, p=SHARES)
+        of_fit = np.hypot(world.of_fit, world.of_partition) * rng.standard_normal()
+        of_image = np.linalg.norm([world.of_group, world.of_image, world.of_fit_and_image])
+        margin = BASE + effect + of_fit + of_image * rng.standard_normal(n)
+        found.append(score(labels, chances(margin, labels, rng), CLASSES)["auroc"].value)
+    return float(np.mean(found))
 
 
 def effect_of(world: World, difference: float) -> float:
@@ -128,27 +183,31 @@ def effect_of(world: World, difference: float) -> float:
 
 def report(world: World, trials: int, seeds: Sequence[int]) -> dict[str, object]:
     """Return the row of one scenario."""
-    small = effect_of(world, 0.02)
+    even = replace(world, of_balance=0.0)
+    small = effect_of(even, 0.02)
     inside = [
-        found.low <= truth(world, small) <= found.high
+        found.low <= truth(even, small) <= found.high
         for found in (
-            draw(world, small, np.random.default_rng([1, trial]))[0] for trial in range(trials)
+            draw(even, small, np.random.default_rng([1, trial]))[0] for trial in range(trials)
         )
     ]
-    alike = [draw(world, 0.0, np.random.default_rng([2, seed]))[0] for seed in seeds]
-    reach = float(np.median([found.smallest_detectable or 0.0 for found in alike]))
-    planted = effect_of(world, reach)
-    heard = [draw(world, planted, np.random.default_rng([3, seed]))[0] for seed in seeds]
+    alike = [draw(world, 0.0, np.random.default_rng([2, seed])) for seed in seeds]
+    reach = float(np.median([found[0].smallest_detectable or 0.0 for found in alike]))
+    planted = effect_of(even, reach)
+    heard = [draw(even, planted, np.random.default_rng([3, seed]))[0] for seed in seeds]
+    false = ("helps",) if world.of_balance else ("helps", "hurts")
+    if world.of_balance:
+        heard = []
     return {
         "world": world.name,
         "groups": world.groups,
-        "fits": world.seeds * world.folds,
+        "fits": world.seeds * world.folds * world.repeats,
         "trials": trials,
         "coverage": round(float(np.mean(inside)), 4),
         "alike": len(alike),
-        "false": sum(found.verdict != "cannot tell" for found in alike),
+        "false": sum(any(c.verdict in false for c in found) for found in alike),
         "smallest_detectable": round(reach, 4),
-        "found": round(float(np.mean([found.verdict == "helps" for found in heard])), 4),
+        "found": round(float(np.mean([c.verdict == "helps" for c in heard])), 4) if heard else "",
     }
 
 
@@ -158,8 +217,9 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--only", default="", help="scenarios with this in their name")
     given = parser.parse_args()
-    for world in WORLDS:
+    for world in (w for w in WORLDS if given.only in w.name):
         row = report(world, given.trials, range(given.seeds))
         print("; ".join(f"{key} {value}" for key, value in row.items()), flush=True)
         if given.csv:

@@ -21,7 +21,7 @@ from PIL import Image
 import augkit as ak
 from augkit.descriptors import describe, outline
 from augkit.quality import class_distances, kid, standardised
-from augkit.report.sheets import SheetRow, draw_sheet
+from augkit.reports.sheets import SheetRow, draw_sheet
 from augkit.store import Run, Snapshot
 from augkit.store.format import digest_of
 from benchmarks import runner

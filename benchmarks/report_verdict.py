@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -27,25 +28,49 @@ ADDED = 500
 WANTED = {"oracle": "helps", "copy": "cannot tell", "poison": "hurts"}
 
 
-def judge(seed: int, *, classifier: str, n: int, difficulty: float) -> list[dict[str, object]]:
+@dataclass(frozen=True)
+class Design:
+    """What every seed is given."""
+
+    classifier: str
+    n: int
+    """Real images of each class."""
+    width: int
+    height: int
+    difficulty: float
+    variety: float
+    repeats: int
+    """Rounds of five folds."""
+
+
+def judge(seed: int, *, design: Design) -> list[dict[str, object]]:
     """Return a row for each arm."""
     with tempfile.TemporaryDirectory() as folder:
-        images, _, labels = phantoms(n, height=80, width=96, seed=seed, difficulty=difficulty)
+        kind = {"difficulty": design.difficulty, "variety": design.variety}
+        size = {"height": design.height, "width": design.width}
+        images, _, labels = phantoms(design.n, **size, seed=seed, **kind)
         names = [("benign", "malignant", "normal")[label] for label in labels]
-        store = ak.DatasetStore.create(Path(folder) / "store", height=80, width=96)
+        store = ak.DatasetStore.create(Path(folder) / "store", **size)
         keys = [f"{i}.png" for i in range(len(names))]
         ak.ingest_arrays(
             store, [images], names, dataset="phantoms", keys=keys, find_relatives=False
         )
         ak.augment(store, "copy", n=ADDED)
-        ak.augment(store, "oracle", {"difficulty": difficulty}, n=ADDED, seed=seed)
+        ak.augment(store, "oracle", kind, n=ADDED, seed=seed)
         ak.augment(store, "poison", {"fit_seed": seed}, n=ADDED, seed=seed)
-        found = ak.evaluate(store, classifier, arms=[*WANTED], refit=True, folds=5)
+        found = ak.evaluate(
+            store,
+            design.classifier,
+            arms=[*WANTED],
+            refit=True,
+            folds=5,
+            repeats=design.repeats,
+        )
     value = {arm.name: arm.metrics["balanced_accuracy"].value for arm in found.arms if arm.metrics}
     return [
         {
             "seed": seed,
-            "classifier": classifier,
+            **asdict(design),
             "arm": c.arm,
             "real": round(value["real"], 4),
             "difference": round(c.difference, 4),
@@ -64,15 +89,22 @@ def main() -> None:
     """Judge all seeds, say how often each verdict came, and keep the rows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
     parser.add_argument("--classifier", default="linear")
     parser.add_argument("--n", type=int, default=100, help="real images of each class")
-    parser.add_argument("--difficulty", type=float, default=0.52)
+    parser.add_argument("--width", type=int, default=48)
+    parser.add_argument("--height", type=int, default=40)
+    parser.add_argument("--difficulty", type=float, default=0.1)
+    parser.add_argument("--variety", type=float, default=2.0)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
-    one = partial(judge, classifier=given.classifier, n=given.n, difficulty=given.difficulty)
+    design = Design(**{field.name: getattr(given, field.name) for field in fields(Design)})
+    one = partial(judge, design=design)
     rows = []
-    for found in ordered_map(one, range(given.seeds), workers=given.workers, backend="spawn"):
+    seeds = range(given.first, given.first + given.seeds)
+    for found in ordered_map(one, seeds, workers=given.workers, backend="spawn"):
         rows += found
         print(*(f"{r['arm']} {r['difference']:+.3f} {r['verdict']};" for r in found), flush=True)
     for arm, wanted in WANTED.items():

@@ -284,3 +284,11 @@ def test_the_names_that_type_checkers_see_are_those_that_are_imported() -> None:
     }
     where, renamed = augkit._WHERE, augkit._RENAMED
     assert seen == {name: (where[name], renamed.get(name, name)) for name in where}
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    """Importing a module sets it as an attribute of its package: `augkit.report` may be neither."""
+    import augkit
+
+    inside = {path.stem for path in CORE.iterdir()} - {"__init__"}
+    assert not inside & set(augkit.__all__)

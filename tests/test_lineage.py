@@ -2,65 +2,37 @@
 
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from leaks import (
+    SHAPE,
+    Cheat,
+    Spy,
+    assert_clean,
+    keep_model,
+    part,
+    pixels,
+    plant,
+    regroup,
+)
 from toys import CLASSES, images, labels, toy_store
 
 import augkit as ak
 from augkit import evaluation
 from augkit.errors import DamagedStore, LineageError, PluginFailed
-from augkit.ingestion.ingest import IngestReport
-from augkit.interfaces import Classifier, Samples
+from augkit.interfaces import Samples
 from augkit.making import make
-from augkit.partitions import HOLDOUT, Partition, k_fold, split
-from augkit.recipes import Amount, recipes
+from augkit.partitions import HOLDOUT, k_fold, split
 from augkit.registry import Plugin, Registry
 from augkit.store import DatasetStore, Snapshot
-from augkit.store.format import Entry
 from augkit.store.reading import require_training
 from augkit.store.samples import JoinedSamples
 
-SHAPE = (48, 64, 1)
-"""Noise of this size resembles no other noise, so that only planted duplicates are found."""
-
 PARTITIONS = [HOLDOUT, split("50/25/25", 3), k_fold(5)[1], k_fold(5)[4], k_fold(4, 2)[0]]
-
-
-@dataclass
-class Spy(Classifier):
-    """Keeps what it is given to learn from, and guesses."""
-
-    name = "spy"
-    seen: ClassVar[list[tuple[Samples, Samples]]] = []
-
-    def fit(self, train, val, context):
-        Spy.seen.append((train, val))
-        self.classes_ = len(context.classes)
-
-    def predict_proba(self, samples):
-        with pytest.raises(LineageError, match="labels of test images are not given to plugins"):
-            samples.labels  # noqa: B018
-        assert not hasattr(samples, "truth")
-        return np.full((len(samples), self.classes_), 1 / self.classes_, np.float32)
-
-
-@dataclass
-class Cheat(Classifier):
-    """Asks for the labels of the test images."""
-
-    name = "cheat"
-
-    def fit(self, train, val, context):
-        pass
-
-    def predict_proba(self, samples):
-        return np.eye(3, dtype=np.float32)[samples.labels]
 
 
 @pytest.fixture
@@ -78,93 +50,6 @@ def store(tmp_path: Path) -> DatasetStore:
     store = toy_store(tmp_path / "a.store", 12, shape=SHAPE, groups=[f"p{i}" for i in range(36)])
     ak.augment(store, "flip", workers=1)
     return store
-
-
-def part(snapshot: Snapshot, number: int, partition: Partition = HOLDOUT) -> list[int]:
-    """Return the real rows of a part: 0 training, 1 validation, 2 test, -1 none."""
-    return np.flatnonzero(snapshot.parts(partition) == number).tolist()
-
-
-def plant(
-    store: DatasetStore, name: str, parents: list[int], *, fitted_on: list[int] | None = None,
-    family: str = "traditional", model: str | None = None,
-) -> None:  # fmt: skip
-    """Commit by hand a run that says it is as it should be: flips of any real images."""
-    snapshot = store.snapshot()
-    real = snapshot.inspect()
-    writer = store.write_shard({"kind": "augmented images", "classes": [*CLASSES]}, masks=False)
-    for row in parents:
-        writer.append(np.ascontiguousarray(real[row : row + 1][:, :, ::-1]))
-    columns = {"labels": real.labels[parents], "parent": np.array(parents, np.int64)}
-    shard = writer.finish(columns)
-    (recipe,) = recipes(["flip"], {}, Amount(), 5)
-    lineage: dict[str, Any] = {"kind": "parents"}
-    if fitted_on is not None:
-        lineage = {"kind": "fitted", "fitted_on": fitted_on}
-    if model is not None:
-        lineage = {"kind": "fitted", "model": model}
-
-    def describe(snapshot: Snapshot) -> Entry:
-        return {
-            "kind": "run",
-            "run": name,
-            "family": family,
-            "recipe": recipe | {"plugin": name},
-            "by_class": np.bincount(columns["labels"], minlength=3).tolist(),
-            "lineage": lineage,
-            "trained_from": snapshot.training_digest(HOLDOUT),
-            "shard": shard,
-        }
-
-    store.commit(describe, writer.path)
-
-
-def keep_model(store: DatasetStore, fitted_on: list[int]) -> str:
-    """Commit a model that says it was fitted on these real rows; return its name."""
-    folder = store.stage_model()
-    (folder / "weights.json").write_text(str(fitted_on))
-    entry = {
-        "kind": "model", "recipe": {"plugin": {"name": "gan"}}, "fitted_on": fitted_on,
-        "trained_from": "", "partition": HOLDOUT.name, "complete": True, "note": "", "details": {},
-    }  # fmt: skip
-    return list(store.commit(lambda _: dict(entry), model=folder).models)[-1]
-
-
-def forbidden(snapshot: Snapshot, partition: Partition) -> set[bytes]:
-    """Return the images, and their mirror images, that must not be trained on."""
-    out = snapshot.inspect().take(snapshot.parts(partition) != 0)[:]
-    return {image.tobytes() for image in np.concatenate([out, out[:, :, ::-1]])}
-
-
-def pixels(samples: Samples) -> set[bytes]:
-    return {image.tobytes() for image in samples[:]}
-
-
-def regroup(store: DatasetStore) -> tuple[int, int, IngestReport]:
-    """Join a training group to a test group by an image of the one that looks like the other.
-
-    Returns the test row, the training row of the same class, which is now tested as well, and
-    what the ingest said.
-    """
-    snapshot = store.snapshot()
-    of = snapshot.real.labels
-    pairs = [(a, b) for a in part(snapshot, 2) for b in part(snapshot, 0) if b > a]
-    test, train = next((a, b) for a, b in pairs if of[a] == of[b])
-    marked = snapshot.inspect()[test : test + 1].copy()
-    marked[:, :4, :4] = 255
-    report = ak.ingest_arrays(
-        store, [marked], [CLASSES[of[test]]], keys=["marked"], dataset="toy", groups=[f"p{train}"]
-    )
-    assert report.pairs == 1
-    after = store.snapshot()
-    assert after.real.groups[test] == after.real.groups[train] == after.real.groups[36]
-    assert after.parts(HOLDOUT)[[test, train, 36]].tolist() == [2, 2, 2]
-    return test, train, report
-
-
-def assert_clean(snapshot: Snapshot, train: Samples, partition: Partition) -> None:
-    """Hold rows that may be trained on against the rule, by their pixels."""
-    assert not pixels(train) & forbidden(snapshot, partition)
 
 
 def assert_no_call_leaks(snapshot: Snapshot) -> None:

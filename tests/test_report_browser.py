@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from test_report import HOSTILE, an_arm, an_evaluation, an_outcome, hostile_outcome, with_generated
 
-from augkit.report.page import write_page
+from augkit.reports.page import write_page
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="the browser is not tested: playwright is not installed"

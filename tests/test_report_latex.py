@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_report import an_outcome, hostile_outcome
 
-from augkit.report.exports import write_tables
+from augkit.reports.exports import write_tables
 
 LATEX = shutil.which("pdflatex")
 DOCUMENT = r"""\documentclass{article}

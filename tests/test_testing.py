@@ -134,6 +134,18 @@ def test_difficulty_costs_the_linear_classifier_what_the_table_says(difficulty, 
     assert hits.mean() == pytest.approx(expected, abs=0.08)
 
 
+def test_variety_is_that_of_scanners_and_costs_a_classifier_of_few_images():
+    def part(n, seed, variety):
+        return toy_samples(n, height=40, width=48, difficulty=0.1, variety=variety, seed=seed)
+
+    spread = [part(20, 14, variety).images.mean((1, 2, 3)).std() for variety in (0.0, 1.0, 3.0)]
+    assert spread[0] < spread[1] < spread[2]
+    test, classifier = part(100, 13, 2.0), Linear()
+    classifier.fit(part(100, 11, 2.0), part(20, 12, 2.0), Context(0, CLASSES))
+    hits = classifier.predict_proba(test).argmax(1) == test.targets
+    assert hits.mean() == pytest.approx(0.77, abs=0.08)
+
+
 def pixels(path):
     with Image.open(path) as image:
         return np.asarray(image)
@@ -159,6 +171,7 @@ def test_files_are_named_as_in_busi_and_hold_the_same_pixels(tmp_path):
         ({"channels": 2}, "1 or 3"),
         ({"difficulty": 1.1}, "0..1"),
         ({"difficulty": float("nan")}, "0..1"),
+        ({"variety": 3.1}, "0..3"),
         ({"seed": -1}, "seed is -1"),
         ({"classes": ("a", "a")}, "each name once"),
         ({"n_per_class": -1}, "at least 0"),

@@ -20,6 +20,9 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(safetensors|json)")
 
 MODEL_NAME = re.compile(r"[0-9a-f]{64}")
 
+PROVENANCE = "provenance.json"
+"""The file of a model in which the core says what it was fitted on, for whoever it is given to."""
+
 Files = dict[str, dict[str, Any]]
 """The files of a model by name, each with its `bytes` and `sha256`."""
 
@@ -75,6 +78,8 @@ def read_model(entry: Entry) -> Model:
         name, files = entry["model"]["name"], entry["model"]["files"]
         if not files or name != _name_of(files) or not all(map(FILE_NAME.fullmatch, files)):
             raise ValueError("its name is not that of its files")
+        if not entry["fitted_on"]:
+            raise ValueError("it was fitted on nothing")
         plugin = entry["recipe"]["plugin"]
         return Model(
             name=name,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -253,6 +253,8 @@ class Snapshot:
         found = self.run(run)
         with self._pool.shard(found.shard.name, found.rows) as shard:
             parents = shard.column("parent")
+        if parents.ndim != 1:
+            raise DamagedStore(f"run {run!r} has rows of several parents, which cannot be followed")
         if found.rows and not (parents.min() >= 0 and parents.max() < len(self.real.keys)):
             raise DamagedStore(f"run {run!r} has rows whose parent does not exist")
         return parents
@@ -276,7 +278,13 @@ class Snapshot:
             whole = bool(in_train[list(found.fitted_on)].all())
             left_out = [i for i, name in enumerate(self.classes) if name in partition.scope.without]
             return whole & ~np.isin(self._run_rows(found).labels, left_out)
-        return in_train[self.parents(run)]
+        parents = self.parents(run)
+        if not np.array_equal(self._run_rows(found).labels, self.real.labels[parents]):
+            raise DamagedStore(
+                f"run {run!r} has rows whose label is not that of their parent: augkit verify "
+                f"lists them, augkit retract {run} takes them back"
+            )
+        return in_train[parents]
 
     def training(
         self, partition: Partition, runs: Sequence[str] = (), *, real: bool = True
@@ -297,7 +305,8 @@ class Snapshot:
 
     def test(self, partition: Partition) -> StoredSamples:
         """Return the real images of the test part; their labels are withheld."""
-        return self._samples(self.real.rows.take(self.parts(partition) == 2), "test")
+        rows = self.real.rows.take(self.parts(partition) == 2)
+        return self._samples(replace(rows, labels=np.full_like(rows.labels, -1)), "test")
 
     def inspect(self, run: str | None = None) -> StoredSamples:
         """Return all real images, or all rows of a run, to look at: nothing trains on these."""
@@ -306,11 +315,12 @@ class Snapshot:
 
     def training_digest(self, partition: Partition) -> str:
         """Return what identifies a training part: its images and their groups."""
-        chosen = self.parts(partition) == 0
+        return self.images_digest(np.flatnonzero(self.parts(partition) == 0))
+
+    def images_digest(self, rows: np.ndarray) -> str:
+        """Return what identifies some real images, int64 (n,): their keys, files and groups."""
         real = self.real
-        return digest_of(
-            [real.keys[chosen].tolist(), real.sha256[chosen].tolist(), real.groups[chosen].tolist()]
-        )
+        return digest_of([each[rows].tolist() for each in (real.keys, real.sha256, real.groups)])
 
     def stale_runs(self, partition: Partition) -> list[str]:
         """Return the runs that a later ingest or review left with rows of no use."""
@@ -338,6 +348,9 @@ class Snapshot:
         return _all_rows(run.shard, labels)
 
     def _samples(self, rows: Rows, purpose: Purpose) -> StoredSamples:
+        if purpose != "inspection":  # what is only looked at may be damaged
+            for shard in rows.shards:
+                self._pool.require_intact(shard.name, shard.rows, shard.content)
         return StoredSamples(self._pool, self.shape, rows, purpose)
 
 

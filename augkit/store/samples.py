@@ -90,10 +90,10 @@ class StoredSamples(Samples):
 
     @property
     def labels(self) -> np.ndarray:
-        """Return int64 (N,). Raises LineageError on test samples."""
+        """Return int64 (N,), a new array. Raises LineageError on test samples."""
         if self.purpose == "test":
             raise LineageError("the labels of test images are not given to plugins")
-        return self._rows.labels
+        return self._rows.labels.copy()
 
     def __len__(self) -> int:
         return len(self._rows.row)

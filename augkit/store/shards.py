@@ -223,6 +223,11 @@ class Shard:
         """Return True if the shard has this column."""
         return name in self._group
 
+    def attribute(self, name: str) -> str:
+        """Return what the shard says of itself under this name, as text; empty: nothing."""
+        with readable(f"shard {self.name}"):
+            return str(self._group.attrs.get(name, ""))
+
     def content(self) -> str:
         """Return the SHA-256 of all columns as they are now; see `content_of`."""
         with readable(f"shard {self.name}"):
@@ -284,6 +289,7 @@ class ShardPool:
         self._shape = shape
         self._limit = limit
         self._open: OrderedDict[str, Shard] = OrderedDict()
+        self._intact: set[str] = set()
         self._lock = threading.RLock()
         self._owner = os.getpid()
 
@@ -303,6 +309,21 @@ class ShardPool:
             while len(self._open) > self._limit:
                 self._open.popitem(last=False)[1]._group.file.close()
             yield self._open[name]
+
+    def require_intact(self, name: str, rows: int, content: str) -> None:
+        """Raise DamagedStore unless the columns of a shard are those that were committed.
+
+        They are read once; images are checked one by one, when they are first read.
+        """
+        if name in self._intact:
+            return
+        with self.shard(name, rows) as shard:
+            if shard.content() != content:
+                raise DamagedStore(
+                    f"shard {name} is damaged: its columns are not those that were committed; "
+                    "augkit verify lists what is affected"
+                )
+        self._intact.add(name)
 
     def close(self) -> None:
         """Close every shard."""

@@ -99,7 +99,8 @@ class DatasetStore:
             count, known = self._form.count(), len(self._entries)
             if count < known or (known and self._read(known) != self._entries[-1]):
                 raise StoreError(f"{self.path} was replaced by another store: open it again")
-            self._entries += [self._read(number) for number in range(known + 1, count + 1)]
+            while len(self._entries) < count:
+                self._entries.append(self._follow(len(self._entries) + 1))
             entries = self._entries[:number]
             if number is not None and len(entries) != number:
                 raise StoreError(f"{self.path} has {count} commits, not {number}")
@@ -108,6 +109,16 @@ class DatasetStore:
     def _read(self, number: int) -> Entry:
         where = f"{self.path}: entry {number} of the log"
         return decode_entry(self._form.entry(number), where)
+
+    def _follow(self, number: int) -> Entry:
+        """Return a log entry. Raises DamagedStore unless it follows those that are known."""
+        entry = self._read(number)
+        previous = self._entries[-1]["digest"] if self._entries else None
+        if (entry.get("number"), entry.get("previous")) != (number, previous):
+            raise DamagedStore(
+                f"{self.path}: entry {number} of the log does not follow the entry before it"
+            )
+        return entry
 
     def write_shard(self, attributes: dict[str, Any], *, masks: bool) -> ShardWriter:
         """Return a writer for a new shard; nothing is visible before `commit`."""

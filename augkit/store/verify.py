@@ -10,8 +10,9 @@ import numpy as np
 from augkit.errors import DamagedStore
 from augkit.interfaces import Progress, silent
 from augkit.store.format import Entry
-from augkit.store.models import Model, damage
-from augkit.store.reading import Snapshot
+from augkit.store.models import PROVENANCE, Model, damage
+from augkit.store.reading import Snapshot, in_conflict
+from augkit.store.shards import Shard
 from augkit.store.store import DatasetStore
 from augkit.tables import counted
 
@@ -73,7 +74,6 @@ def verify(store: DatasetStore, *, progress: Progress = silent) -> Verification:
         found.problems.append(Problem("log", str(error)))
         return found
     found.commits = snapshot.number
-    found.problems += _check_chain(snapshot)
     with_shard = [e for e in snapshot.entries if "shard" in e]
     found.uncommitted = _uncommitted(store, snapshot)
     for done, entry in enumerate(with_shard, 1):
@@ -84,7 +84,10 @@ def verify(store: DatasetStore, *, progress: Progress = silent) -> Verification:
     found.problems += _check_models(store, snapshot)
     if found.sound:
         found.models = len(snapshot.models)
-        found.problems += _check_rules(snapshot)
+        try:
+            found.problems += _check_rules(snapshot) + _check_lineage(store, snapshot)
+        except DamagedStore as error:
+            found.problems.append(Problem("rows", str(error)))
     return found
 
 
@@ -92,15 +95,6 @@ def _uncommitted(store: DatasetStore, snapshot: Snapshot) -> list[str]:
     there = store._form.shard_names() | store._form.model_names()
     entries = snapshot.entries
     return sorted(there - {e[k]["name"] for k in ("shard", "model") for e in entries if k in e})
-
-
-def _check_chain(snapshot: Snapshot) -> list[Problem]:
-    previous, found = None, []
-    for number, entry in enumerate(snapshot.entries, 1):
-        if entry["previous"] != previous or entry["number"] != number:
-            found.append(Problem(f"log entry {number}", "does not follow the entry before it"))
-        previous = entry["digest"]
-    return found
 
 
 def _check_shard(store: DatasetStore, entry: Entry) -> list[Problem]:
@@ -112,15 +106,26 @@ def _check_shard(store: DatasetStore, entry: Entry) -> list[Problem]:
         with store._pool.shard(shard["name"], shard["rows"]) as opened:
             rows = tuple(opened.damaged_rows())
             same_content = opened.content() == shard["content"]
+            same_origin = _says_the_same(opened, entry)
     except DamagedStore as error:
         return [Problem(where, str(error))]
     if rows:
         return [Problem(where, "images are not those that were committed", rows)]
     if not same_content:
         return [Problem(where, "columns are not those that were committed")]
+    if not same_origin:
+        return [Problem(where, "the log names another recipe or model than the shard does")]
     if not intact:
         return [Problem(where, "bytes outside the images and columns were changed")]
     return []
+
+
+def _says_the_same(shard: Shard, entry: Entry) -> bool:
+    """Return True unless a shard says of itself something else than the log says of it."""
+    recipe, model = shard.attribute("recipe"), shard.attribute("model")
+    return (not recipe or json.loads(recipe) == entry["recipe"]) and (
+        not recipe or model == (entry["lineage"].get("model") or "")
+    )
 
 
 def _check_models(store: DatasetStore, snapshot: Snapshot) -> list[Problem]:
@@ -157,6 +162,12 @@ def _check_rules(snapshot: Snapshot) -> list[Problem]:
         found.append(Problem("real images", "a key occurs twice"))
     if len(real.keys) and not 0 <= real.labels.min() <= real.labels.max() < len(snapshot.classes):
         found.append(Problem("real images", "a label is no class"))
+    for what, values in (("patient", real.patients), ("file", real.sha256)):
+        same = np.unique(values, return_inverse=True)[1]
+        torn = in_conflict(same, real.groups) & (values != "")
+        if torn.any():
+            rows = tuple(np.flatnonzero(torn).tolist())
+            found.append(Problem("real images", f"one {what} lies in several groups", rows))
     for name, model in snapshot.models.items():
         if not all(0 <= row < len(real.keys) for row in model.fitted_on):
             found.append(Problem(f"model {name}", "was fitted on images that do not exist"))
@@ -166,6 +177,24 @@ def _check_rules(snapshot: Snapshot) -> list[Problem]:
             if wrong.any():
                 rows = tuple(np.flatnonzero(wrong).tolist())
                 found.append(Problem(f"run {name}", "the label is not that of the parent", rows))
+    return found
+
+
+def _check_lineage(store: DatasetStore, snapshot: Snapshot) -> list[Problem]:
+    """Hold the images that the log names for each model against what was saved with its weights."""
+    found = []
+    for name, model in snapshot.models.items():
+        with store._form.lend_model(name) as folder:
+            try:
+                said = json.loads((folder / PROVENANCE).read_bytes())["trained_from"]
+            except FileNotFoundError:
+                continue  # not fitted by augkit
+            except (ValueError, KeyError, TypeError):
+                said = None
+        then, rows = store.snapshot(model.number - 1), np.array(model.fitted_on, np.int64)
+        known = bool(((rows >= 0) & (rows < len(then.real.keys))).all())
+        if not known or said != then.images_digest(rows):
+            found.append(Problem(f"model {name}", "was fitted on other images than the log says"))
     return found
 
 

@@ -53,7 +53,7 @@ def _is_done(line: str, steps: Mapping[str, int]) -> bool:
 
 def draw_sheet(folder: Path, rows: Sequence[tuple[str, Tensor]], percent: int) -> None:
     """Write rows of images, uint8 (n, C, H, W), to `samples.png` and `samples-PERCENT.png`."""
-    from augkit.report.sheets import SheetRow, draw_sheet
+    from augkit.reports.sheets import SheetRow, draw_sheet
 
     sheet = draw_sheet(
         [SheetRow(name, list(images.permute(0, 2, 3, 1).numpy())) for name, images in rows]

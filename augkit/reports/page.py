@@ -22,8 +22,8 @@ from PIL import Image
 
 from augkit.outcome import HEADLINE
 from augkit.partitions import HOLDOUT
-from augkit.report import figures
-from augkit.report.exports import (
+from augkit.reports import figures
+from augkit.reports.exports import (
     CAPTION,
     Cell,
     Outcome,
@@ -38,9 +38,9 @@ from augkit.report.exports import (
     spoken,
     write,
 )
-from augkit.report.faults import faults
-from augkit.report.paper import table_2
-from augkit.report.sheets import SheetRow, real_over_generated, strip
+from augkit.reports.faults import faults
+from augkit.reports.paper import table_2
+from augkit.reports.sheets import SheetRow, real_over_generated, strip
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.format import digest_of
 from augkit.tables import counted, one_line, typed

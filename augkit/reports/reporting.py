@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from augkit.errors import AugkitError, InputError
-from augkit.report.exports import Outcome, read_cells, write_tables
-from augkit.report.figures import write_figures
-from augkit.report.page import write_page
+from augkit.outcomes import is_changed
+from augkit.reports.exports import Outcome, read_cells, write_tables
+from augkit.reports.figures import write_figures
+from augkit.reports.page import write_page
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.locate import is_store, open_store
 
@@ -71,6 +72,8 @@ def read_outcome(path: str | Path) -> Outcome:
         raise InputError(f"{path} is no outcome of augkit: its kind is not {KIND!r}")
     if not (found.get("cells") and _fits(found, _FORM) and _is_complete(found)):
         raise InputError(f"{path} is broken: evaluate again to write it anew")
+    if is_changed(found):
+        raise InputError(f"{path} was changed by hand: evaluate again to write it anew")
     return found
 
 

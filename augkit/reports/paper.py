@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from augkit.report.exports import Cell, estimate, interval
+from augkit.reports.exports import Cell, estimate, interval
 
 FORMS = {"real": "none", "traditional": "traditional", "dagan": "DAGAN", "all": "both"}
 """Our arms, and what the paper calls them."""

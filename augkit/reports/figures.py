@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from augkit.report.exports import Cell, Outcome, estimate, interval, read_cells, write
+from augkit.reports.exports import Cell, Outcome, estimate, interval, read_cells, write
 from augkit.tables import one_line
 
 FIGURE_6 = "accuracy"
