@@ -242,13 +242,21 @@ def difference(name: str, arm: Measured, reference: Measured, tested: Tested) ->
     """Return arm less reference in metric `name`.
 
     Both were fitted with the same seeds under the same partitions. The error of a metric that
-    counts or ranks is at least that of one group on which the arms disagree.
+    counts is at least that of one group on which the arms disagree, that of one that ranks at
+    least that of one pair of groups.
     """
     weight = np.maximum(arm.weight, reference.weight)
     both = Measured(arm.values - reference.values, arm.influences - reference.influences, weight)
     n_groups = effective_groups(weight, tested.groups)
-    least = 0.0 if name in CONTINUOUS or not n_groups else 1 / n_groups**2
-    return _mean(both, tested, n_groups, least)
+    return _mean(both, tested, n_groups, _least(name, n_groups, tested))
+
+
+def _least(name: str, n_groups: float, tested: Tested) -> float:
+    """Return the least variance of a difference."""
+    if name in CONTINUOUS or not n_groups:
+        return 0.0
+    at_once = len(np.unique(tested.groups)) if name == "auroc" else 1
+    return 1 / (n_groups * at_once) ** 2
 
 
 def _mean(measured: Measured, tested: Tested, n_groups: float, least: float) -> Mean:

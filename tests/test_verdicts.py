@@ -125,6 +125,23 @@ def test_what_has_no_error_and_a_difference_gives_no_verdict():
     assert found[1].word != "helps"
 
 
+def test_the_least_error_of_a_rank_is_that_of_a_pair_and_of_a_hit_that_of_a_group():
+    rng, where = np.random.default_rng(3), part(1)
+    n = len(where.labels)
+    own = np.eye(3)[where.labels] + rng.normal(0, 0.4, (n, 3))
+    arms = []
+    for _ in range(2):  # whose scores hardly differ, and whose hits not at all
+        found = np.exp(own + rng.normal(0, 1e-3, (3, n, 3)))
+        probabilities = (found / found.sum(-1, keepdims=True)).astype(np.float32)
+        arms.append(measure([Fit(0, k, p) for k, p in enumerate(probabilities)], where))
+    error = {
+        name: scoring.difference(name, arms[1][name], arms[0][name], where).error
+        for name in ("auroc", "balanced_accuracy")
+    }
+    assert 0 < error["auroc"] < 0.002
+    assert error["balanced_accuracy"] == pytest.approx(1 / n)
+
+
 def test_on_one_split_the_sentence_says_so():
     found = judge([replace(case("a", 0.9, where=part(1)), one_split=True)], PRIMARY)[0][1]
     assert found.word == "helps" and found.sentence.endswith("on this one split")
