@@ -51,6 +51,10 @@ class Results:
             fields["looks"] = [astuple(look) for look in result.looks]
         self._write(task, fields)
 
+    def forget(self, task: dict[str, Any]) -> None:
+        """Keep the outcome of a task no longer."""
+        self._path(task).unlink(missing_ok=True)
+
     def recall(self, task: dict[str, Any]) -> dict[str, Any] | None:
         """Return what `remember` kept under this name, or None."""
         found = self._read(task).get("value")

@@ -134,7 +134,7 @@ def test_without_another_balance_real_is_the_control_and_both_rows_are_there(sto
     rows = [c for c in found["comparisons"] if c["metric"] == "balanced_accuracy"]
     assert [(c["versus"], c["control"]) for c in rows] == [("real", "real"), ("balanced", "real")]
     assert found["arms"][-1]["name"] == "balanced" and found["arms"][-1]["same_as"] == "real"
-    assert len(Shares.given) == 10, "nothing is fitted for it"
+    assert len(Shares.given) == 10 + 1, "nothing is fitted for it, and the first fit is checked"
 
 
 def test_the_control_can_be_asked_for_alone(two_sites):

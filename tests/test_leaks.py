@@ -53,6 +53,7 @@ from augkit.errors import (
     InputError,
     LineageError,
     NameTaken,
+    PluginFailed,
 )
 from augkit.evaluation import Request, prepare
 from augkit.interfaces import Augmenter, Classifier
@@ -842,6 +843,23 @@ def a_classifier_that_learns_from_what_it_predicted(store):
     check_classifier(Recorder)
 
 
+@attempt(PluginFailed, "predicts otherwise when its first fit is done again after the others")
+def a_classifier_that_remembers_other_folds_when_it_is_evaluated(store):
+    """The same, by a classifier that nobody has checked; its fits are not kept either."""
+    Hoarder.known.clear()
+    try:
+        evaluate(store, "hoarder", split=None, folds=5, arms=["real"])
+    finally:
+        assert not list(store.side_folder("results").glob("*.json"))
+
+
+@attempt(PluginFailed, "it remembers other folds, or draws without the seed")
+def a_classifier_that_learned_from_what_it_predicted(store):
+    """A classifier knows the images that it predicted when it predicts them again."""
+    Recorder.kept.clear()
+    evaluate(store, "recorder", split=None, folds=5, arms=["real"])
+
+
 @attempt(LineageError, "may be trained on; these samples are for test")
 def new_images_made_from_test_images(store):
     """Rows are to be made on demand from the test part."""
@@ -980,7 +998,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(
     template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[DatasetStore]:
-    offer(monkeypatch, Mean, Spy, Cheat, Unveil, Scribbler, Relabel, Mix)
+    offer(monkeypatch, Mean, Spy, Cheat, Unveil, Scribbler, Hoarder, Recorder, Relabel, Mix)
     shutil.copytree(template, tmp_path / "a.store")
     yield ak.open(tmp_path / "a.store")
     Spy.seen.clear()
