@@ -66,6 +66,8 @@ def wrong_commands(path: Path) -> Iterator[str]:
         if not re.fullmatch(r"[a-z]+", name) or not is_code(line, text):
             continue
         command = augkit.commands.get(name)
+        if isinstance(command, click.Group) and words:
+            name, command = f"{name} {words[0]}", command.commands.get(words[0])
         if command is None:
             yield f"{line!r}: augkit has no command {name!r}"
         else:

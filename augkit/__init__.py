@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what `__getattr__` imports when it is first used
     from augkit.designs import Design as Design
     from augkit.errors import AugkitError as AugkitError
     from augkit.evaluation import evaluate as evaluate
+    from augkit.exporting import export as export
     from augkit.fitting import fit as fit
     from augkit.hookspecs import hookimpl as hookimpl
     from augkit.ingestion.ingest import ingest as ingest
@@ -65,6 +66,7 @@ _WHERE = {
     "augment_all": "augkit.augmentation",
     "demo": "augkit.demonstration",
     "evaluate": "augkit.evaluation",
+    "export": "augkit.exporting",
     "fit": "augkit.fitting",
     "hookimpl": "augkit.hookspecs",
     "info": "augkit.summary",

@@ -7,6 +7,14 @@ r"""Keep the comparisons that evaluations of BUSI found, from the outcomes in th
     augkit evaluate --classifier efficientnet-lite0 --split 70/15/15 --full --store busi.store
     python -m benchmarks.report_busi busi.store --csv benchmarks/results/verdict_busi.csv
 
+And for the second site and both together, about 80 minutes of one core:
+
+    augkit ingest Dataset_BUSI_with_GT --dataset busi --store both.store
+    augkit ingest breast/labels.csv --dataset breast --store both.store
+    augkit augment --plugin flip --plugin brightness --plugin scale --plugin zoom --store both.store
+    augkit study benchmarks/study_busi.yaml --store both.store
+    python -m benchmarks.report_busi both.store --csv benchmarks/results/verdict_busi.csv
+
 One line for each arm, reference and outcome, in the primary metric.
 """
 

@@ -8,12 +8,12 @@ from PIL import Image
 from augkit.errors import LineageError, OptionError
 from augkit.interfaces import ArraySamples, Augmenter, Classifier, Context
 from augkit.options import build, option
+from augkit.phantoms import _speckle
 from augkit.testing import (
     CLASSES,
     Copy,
     Oracle,
     Poison,
-    _speckle,
     check_augmenter,
     check_classifier,
     iter_phantoms,

@@ -13,7 +13,9 @@ import click
 from augkit import __version__
 from augkit.errors import AugkitError, OptionError
 from augkit.tables import counted
+from augkit_cli.export import export
 from augkit_cli.output import configure_logging, progress
+from augkit_cli.plugin import plugin
 
 _STORE = click.option(
     "--store", metavar="PATH", help="The store: a folder, or one .h5 file. Default: the one here."
@@ -436,6 +438,9 @@ def verify(store: str | None, as_json: bool) -> None:
         sys.exit(2)
 
 
+augkit.add_command(export)
+
+
 @augkit.command()
 @click.argument("target", metavar="FILE.h5")
 @_STORE
@@ -476,6 +481,9 @@ def plugins(name: str | None, as_json: bool) -> None:
         click.echo(found.to_json())
     else:
         click.echo(plugin_options(found.named(name)) if name else plugin_listing(found))
+
+
+augkit.add_command(plugin)
 
 
 @augkit.command()
