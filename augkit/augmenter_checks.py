@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from augkit.errors import AugkitError
 from augkit.interfaces import ArraySamples, Augmenter, Context, Fitted, Shape
 from augkit.phantoms import CLASSES
 from augkit.plugin_checks import (
@@ -248,10 +249,13 @@ def it_is_as_deterministic_as_it_says(plugin: AugmenterSpecimen) -> None:
     )
 
 
-def it_takes_images_of_any_size(plugin: AugmenterSpecimen) -> None:
-    """It also makes images of 18x41, taller than wide and with an odd side."""
+def it_takes_images_of_another_size(plugin: AugmenterSpecimen) -> None:
+    """It also makes images of 18x41, taller than wide, or refuses them in plain words."""
     samples = plugin.samples(_OTHER_SHAPE)
-    made = plugin.apply(plugin.fitted(_OTHER_SHAPE), samples, plugin.plan(_OTHER_SHAPE))
+    try:
+        made = plugin.apply(plugin.fitted(_OTHER_SHAPE), samples, plugin.plan(_OTHER_SHAPE))
+    except AugkitError:
+        return
     assert made.shape == samples.images.shape, (
         f"{plugin.name}.apply gives shape {made.shape} for {samples.images.shape}; "
         f"images may have any size"
@@ -443,7 +447,7 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     its_plan_says_all,
     it_is_as_deterministic_as_it_says,
     its_plan_follows_the_seed,
-    it_takes_images_of_any_size,
+    it_takes_images_of_another_size,
     its_window_and_table_are_what_it_does,
     it_reaches_worker_processes,
     it_leaves_masks_alone,

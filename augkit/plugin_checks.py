@@ -23,7 +23,6 @@ from augkit.interfaces import ArraySamples, Shape
 from augkit.phantoms import CLASSES, phantoms
 from augkit.tables import typed
 
-
 _SEEDS = (3_141_592_653, 2_718_281_828)
 """None that a plugin would take."""
 

@@ -209,7 +209,13 @@ class Constant(Good):
         return np.ones(len(labels), [("added", np.uint8)])
 
 
-@bug("it takes images of any size", "ValueError: cannot reshape")
+@bug("it takes images of another size", "shape (24, 32, 18, 1) for (24, 41, 18, 1)")
+class CroppedToSize(Good):
+    def apply(self, images, labels, params):
+        return super().apply(images, labels, params)[:, :32, :40]
+
+
+@bug("it takes images of another size", "ValueError: cannot reshape")
 class EvenOnly(Good):
     def apply(self, images, labels, params):
         n, height, width, channels = images.shape
@@ -574,6 +580,20 @@ def test_what_cannot_be_done_any_more_is_neither_right_nor_wrong():
     at = [f.check for f in found].index("it makes bytes")
     assert [f.reached for f in found] == [i <= at for i in range(len(AUGMENTER_CHECKS))]
     assert all(f.fault == "not done: not 'it makes bytes'" for f in found[at + 1 :])
+
+
+@dataclass
+class Picky(Good):
+    """Says which images it can work with."""
+
+    def plan(self, labels, shape, rng):
+        if shape[0] % 2:
+            raise OptionError("images of an odd height cannot be halved; ingest with --size")
+        return super().plan(labels, shape, rng)
+
+
+def test_a_size_that_is_refused_in_plain_words_is_no_bug():
+    assert not [f for f in examine(Picky) if f.fault]
 
 
 @dataclass
