@@ -171,8 +171,8 @@ def _messages(package: Package, first: int, timeout: float) -> Iterator[dict[str
     with _child() as (child, errors):
         assert child.stdin is not None and child.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(json.dumps(asdict(package) | {"first": first}))
-            child.stdin.close()
+            child.stdin.write(json.dumps(asdict(package) | {"first": first}) + "\n")
+            child.stdin.flush()  # and left open: its end tells the child that we are gone
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=_read, args=(child.stdout, lines), daemon=True).start()
         while True:
@@ -232,7 +232,10 @@ def _child() -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
 
 
 def serve() -> None:
-    """Examine the package that stdin names: the whole life of a child process."""
+    """Examine the package that stdin names: the whole life of a child process.
+
+    It leads a process group of its own.
+    """
     with os.fdopen(os.dup(1), "w") as channel:
         os.dup2(2, 1)  # what a plugin prints does not come between
 
@@ -240,10 +243,17 @@ def serve() -> None:
             channel.write(json.dumps(message) + "\n")
             channel.flush()
 
-        asked = json.load(sys.stdin)
+        asked = json.loads(sys.stdin.readline())
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         points = tuple((name, value) for name, value in asked["points"])
         _serve(Package(asked["name"], tuple(asked["paths"]), points), asked["first"], tell)
         tell(done=True)
+
+
+def _end_with_parent() -> None:
+    """End this process, and what it started, when the parent is gone, however it went."""
+    sys.stdin.read()
+    os.killpg(0, signal.SIGKILL)
 
 
 def _serve(package: Package, first: int, tell: Callable[..., None]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from augkit_classifiers.linear import Linear
 from augkit_traditional import Brightness, Flip, Scale, Zoom
+from children import wait_until_gone
 from commands import command, works
 
 from augkit.conformance import AUGMENTER_CHECKS, CLASSIFIER_CHECKS, checks_of, examine
@@ -728,6 +731,21 @@ def test_a_plugin_that_takes_the_process_with_it_does_not_take_the_others(tmp_pa
     same = [f for f in found.findings if f.plugin == "same"]
     assert len(same) == len(AUGMENTER_CHECKS) and all(f.ok for f in same)
     assert len(found.findings) == 3 + 2 * len(AUGMENTER_CHECKS)
+
+
+def test_nobody_is_left_behind_when_the_command_is_killed(tmp_path):
+    source = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}} ')\n"
+    package(tmp_path / "stranger", source + "time.sleep(600)")
+    code = "from augkit_cli.main import run; run()"
+    line = [sys.executable, "-c", code, "plugin", "check", "stranger"]
+    with subprocess.Popen(line, cwd=tmp_path) as parent:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not (tmp_path / "pid").exists():
+            time.sleep(0.05)
+        parent.kill()
+    while not (written := (tmp_path / "pid").read_text()):
+        time.sleep(0.05)
+    assert wait_until_gone([int(written)])
 
 
 def test_what_a_plugin_prints_at_import_comes_not_between(tmp_path):
