@@ -40,6 +40,7 @@ class Trial:
     train: ArraySamples
     val: ArraySamples
     classifier: Classifier
+    """In the settings that are looked at closely; in the others a new one, to save memory."""
     first: Any
 
 
@@ -63,6 +64,8 @@ class ClassifierSpecimen(Specimen):
             train, val, context = self.parts(setting)
             classifier = self.fitted(train, val, context)
             first = classifier.predict_proba(val)
+            if setting not in _CLOSELY:
+                classifier = self.build()
             self.kept[setting] = Trial(train, val, classifier, first)
         return self.kept[setting]
 

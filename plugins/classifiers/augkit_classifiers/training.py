@@ -113,6 +113,7 @@ class Training:
             raise TrainingFailed("the loss on the validation part was no number at any look")
         if self.best is not None:
             self.network.load_state_dict(self.best)
+        self.optimiser.zero_grad(set_to_none=True)  # gradients take as much memory as weights
         self.network.eval()
 
     def step(self, train: Rows) -> float:
