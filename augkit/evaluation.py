@@ -17,7 +17,7 @@ from augkit.outcome import Evaluation
 from augkit.outcomes import Cell, command_line, keep
 from augkit.partitions import Protocol, Scope, protocol
 from augkit.plans import call
-from augkit.recipes import whole
+from augkit.recipes import listed, whole
 from augkit.registry import Plugin, registry
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.locate import open_store
@@ -77,14 +77,14 @@ def evaluate(
     request = Request(
         classifier=classifier,
         options=dict(options or {}),
-        arms=None if arms is None else _listed("arms", arms),
+        arms=None if arms is None else listed("arms", arms),
         split=split,
         folds=folds,
         repeats=repeats,
         seeds=seeds,
         primary=primary,
         positive=positive,
-        datasets=_listed("datasets", datasets),
+        datasets=listed("datasets", datasets),
         test_on=test_on,
         split_by=split_by,
         real_share=real_share,
@@ -130,12 +130,6 @@ def _flattery(store: DatasetStore, request: Request, leaky: Evaluation) -> list[
     ]
 
 
-def _listed(name: str, given: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(given, str):
-        raise OptionError(f"{name} is text; give a list of names, such as [{given!r}]")
-    return tuple(given)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What an evaluation and a study are told alike; see `evaluate`."""
@@ -164,6 +158,11 @@ class Request(Settings):
     split_by: str = "group"
     paper: bool = False
     full: bool = False
+
+    def scope(self) -> Scope:
+        """Return which images are dealt with. Raises OptionError where these are none."""
+        by_image = self.split_by == "image"
+        return Scope(self.datasets, self.without, self.test_on or "", by_image)
 
     def flags(self) -> dict[str, Any]:
         """Return what the command line would be given, defaults left out."""
@@ -200,9 +199,7 @@ def prepare(store: DatasetStore, request: Request, snapshot: Snapshot | None = N
     if built.fast and not (request.split or folds or request.test_on or request.paper):
         folds = 5
     snapshot = snapshot or store.snapshot()
-    by_image = request.split_by == "image"
-    scope = Scope(request.datasets, request.without, request.test_on or "", by_image)
-    plan = protocol(request.split, folds, request.repeats, scope)
+    plan = protocol(request.split, folds, request.repeats, request.scope())
     _check_parts(snapshot, plan)
     snapshot.require_classes([request.positive] if request.positive is not None else [])
     how = How(
@@ -222,17 +219,11 @@ def prepare(store: DatasetStore, request: Request, snapshot: Snapshot | None = N
 
 def check(request: Request) -> None:
     """Raise OptionError for what makes no sense whatever the store holds."""
-    if request.split is not None and request.folds is not None:
-        raise OptionError("give --split or --folds, not both")
+    request.scope()
     for name in ("seeds", "folds", "repeats"):
         if getattr(request, name) is not None:
             whole(name, getattr(request, name))
     seeds, share = request.seeds, request.real_share
-    if request.test_on and request.datasets and request.test_on not in request.datasets:
-        raise OptionError(
-            f"{request.test_on} is to be tested on and is not among the data sets "
-            f"{', '.join(request.datasets)}"
-        )
     if seeds is not None and not 1 <= seeds < SEEDS_APART:
         raise OptionError(f"seeds is {seeds}; it must be at least 1 and under {SEEDS_APART}")
     if not 0 < share <= 1:
@@ -244,8 +235,7 @@ def check(request: Request) -> None:
 
 def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
     """Raise StoreError where a part is empty or the training part lacks a class."""
-    if not len(snapshot.real.keys):
-        raise StoreError(f"{snapshot.path} holds no images yet: augkit ingest FOLDER")
+    snapshot.require_images()
     if len(snapshot.classes) < 2:
         raise StoreError(f"{snapshot.path} holds one class only: there is nothing to classify")
     for partition in plan.partitions:

@@ -22,7 +22,7 @@ from augkit import __version__
 from augkit.errors import StoreError
 from augkit.outcome import Evaluation
 from augkit.store import DatasetStore, Snapshot, durable
-from augkit.store.format import canonical, digest_of
+from augkit.store.format import canonical, digest_of, signed, unsigned
 from augkit.tables import typed
 
 log = logging.getLogger("augkit")
@@ -65,7 +65,7 @@ def keep(
     asked: what decides it besides the command. Says so where the store cannot be written to.
     Raises StoreError if the disk refuses.
     """
-    outcome = {
+    about = {
         "kind": "augkit outcome",
         "version": __version__,
         "command": command,
@@ -73,7 +73,7 @@ def keep(
         "environment": _environment(),
         "cells": [cell.as_json() for cell in cells],
     }
-    outcome["digest"] = digest_of(outcome)
+    outcome = signed(about)
     path = (
         store.side_folder("outcomes") / f"{digest_of([command, snapshot.number, asked])[:32]}.json"
     )
@@ -95,8 +95,8 @@ def keep(
 
 def is_changed(outcome: Mapping[str, Any]) -> bool:
     """Return True if an outcome is not what `keep` wrote; without a digest it is taken as it is."""
-    kept = {k: v for k, v in outcome.items() if k not in ("created", "digest")}
-    return outcome.get("digest") not in (None, digest_of(kept))
+    kept = {k: v for k, v in outcome.items() if k != "created"}
+    return kept.get("digest") is not None and unsigned(kept) is None
 
 
 def command_line(verb: str, options: Mapping[str, Any], flags: Mapping[str, Any]) -> str:

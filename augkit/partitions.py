@@ -33,6 +33,13 @@ class Scope:
     """Deal images into folds, not groups: relatives of test images are trained on. A leak, only
     for showing what it does."""
 
+    def __post_init__(self) -> None:
+        if self.held_out and self.datasets and self.held_out not in self.datasets:
+            raise OptionError(
+                f"{self.held_out} is to be tested on and is not among the data sets "
+                f"{', '.join(self.datasets)}"
+            )
+
 
 EVERYTHING = Scope()
 
@@ -107,6 +114,8 @@ def protocol(
     """
     if repeats < 1:
         raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    if shares is not None and folds is not None:
+        raise OptionError("give --split or --folds, not both")
     if scope.held_out and (shares is not None or folds is not None):
         raise OptionError("a test on another data set takes all of it: no --split, no --folds")
     partitions: list[Partition] = []

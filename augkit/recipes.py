@@ -52,6 +52,13 @@ def whole(name: str, value: Any) -> int:
         raise OptionError(f"{name} is {value!r}; it must be a whole number") from None
 
 
+def listed(name: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Return names as a tuple. Raises OptionError for a text, whose letters are no names."""
+    if isinstance(given, str):
+        raise OptionError(f"{name} is text; give a list of names, such as [{given!r}]")
+    return tuple(given)
+
+
 def recipes(
     specs: Sequence[str],
     given: Mapping[str, Any],

@@ -14,7 +14,7 @@ import numpy as np
 from augkit.errors import StoreError
 from augkit.interfaces import Look
 from augkit.store import durable
-from augkit.store.format import canonical, digest_of
+from augkit.store.format import canonical, digest_of, signed, unsigned
 
 log = logging.getLogger("augkit")
 
@@ -67,15 +67,13 @@ class Results:
     def _read(self, task: dict[str, Any]) -> dict[str, Any]:
         """Return what the file of a task holds; nothing if it is absent, damaged or changed."""
         try:
-            found = json.loads(self._path(task).read_bytes())
-            intact = found.pop("digest") == digest_of(found)
-            return found if intact and found["task"] == task else {}
+            found = unsigned(json.loads(self._path(task).read_bytes()))
+            return found if found and found["task"] == task else {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
     def _write(self, task: dict[str, Any], fields: dict[str, Any]) -> None:
-        found = {"task": task} | fields
-        content = canonical({**found, "digest": digest_of(found)})
+        content = canonical(signed({"task": task} | fields))
         try:
             durable.rewrite(self._path(task), content)
         except PermissionError:

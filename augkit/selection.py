@@ -12,7 +12,7 @@ from augkit.arms import BALANCED, REAL, choose_arms, under
 from augkit.errors import LineageError, OptionError, StoreError
 from augkit.interfaces import Samples
 from augkit.partitions import HOLDOUT, PARTS, Partition, Scope, protocol
-from augkit.recipes import whole
+from augkit.recipes import listed, whole
 from augkit.store import Snapshot
 from augkit.store.samples import JoinedSamples, StoredSamples
 
@@ -33,14 +33,7 @@ class Selection:
 
     def partition(self) -> Partition:
         """Return the one partition that is meant. Raises OptionError if it is none."""
-        datasets = _listed("datasets", self.datasets)
-        if self.split is not None and self.folds is not None:
-            raise OptionError("give --split or --folds, not both")
-        if self.test_on and datasets and self.test_on not in datasets:
-            raise OptionError(
-                f"{self.test_on} is to be tested on and is not among the data sets "
-                f"{', '.join(datasets)}"
-            )
+        datasets = listed("datasets", self.datasets)
         scope = Scope(datasets, held_out=self.test_on or "")
         folds = None if self.folds is None else whole("folds", self.folds)
         partitions = protocol(self.split, folds, 1, scope).partitions
@@ -102,7 +95,7 @@ class Collection:
 
 def check_parts(parts: Sequence[str]) -> tuple[str, ...]:
     """Return the parts, each once. Raises OptionError for one that does not exist."""
-    found = tuple(dict.fromkeys(_listed("parts", parts)))
+    found = tuple(dict.fromkeys(listed("parts", parts)))
     unknown = [part for part in found if part not in PARTS]
     if unknown or not found:
         named = f"there is no part {unknown[0]!r}" if unknown else "no part is named"
@@ -135,21 +128,14 @@ def collect(snapshot: Snapshot, selection: Selection, part: str) -> Collection:
 
 def chosen_arms(snapshot: Snapshot, wanted: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return arm -> runs. Raises OptionError for an arm that does not exist."""
-    arms = _listed("arms", wanted)
+    arms = listed("arms", wanted)
     if BALANCED in arms:
         raise OptionError(f"{BALANCED} repeats real images; take {REAL}, and repeat them yourself")
     return choose_arms(snapshot, arms)
 
 
-def _listed(name: str, given: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(given, str):
-        raise OptionError(f"{name} is text; give a list of names, such as [{given!r}]")
-    return tuple(given)
-
-
 def _real(snapshot: Snapshot, partition: Partition, part: str) -> Piece:
-    if not len(snapshot.real.keys):
-        raise StoreError(f"{snapshot.path} holds no images yet: augkit ingest FOLDER")
+    snapshot.require_images()
     rows = np.flatnonzero(snapshot.parts(partition) == PARTS.index(part))
     if not len(rows):
         raise StoreError(

@@ -22,7 +22,7 @@ from augkit.augmentation import refit as refit_run
 from augkit.budgeting import in_words
 from augkit.designs import PAPER, Design
 from augkit.engines.engine import Engine, choose_engine
-from augkit.errors import AugkitError, OptionError, StoreError
+from augkit.errors import AugkitError, OptionError
 from augkit.evaluation import Request, Settings, check, prepare
 from augkit.interfaces import Progress, silent
 from augkit.outcomes import Cell as Found
@@ -285,8 +285,7 @@ def _check(snapshot: Snapshot, asked: Design) -> None:
     for name, options in asked.classifiers:
         registry().find(name, "classifier").build(options)
     choose_arms(snapshot, asked.arms)
-    if not snapshot.datasets:
-        raise StoreError(f"{snapshot.path} holds no images yet: augkit ingest FOLDER")
+    snapshot.require_images()
     for name, datasets in asked.datasets.items():
         if not datasets:
             raise OptionError(f"{name} names no data set")

@@ -174,9 +174,9 @@ class Trial:
         for done, task in enumerate(self.tasks, 1):
             if done > 1 and task.number != self.tasks[done - 2].number:
                 self.cache.forget_unstored()
-            known = self.is_done(task)
+            before = self.computed
             self.fit(task)
-            begun += [] if known else [task]
+            begun += [task] if self.computed > before else []
             self.progress("fit", done, len(self.tasks))
         self._require_no_memory(begun)
 

@@ -217,10 +217,10 @@ def report(world: World, trials: int, seeds: Sequence[int]) -> dict[str, object]
     alike = [draw(world, 0.0, np.random.default_rng([2, seed])) for seed in seeds]
     reach = float(np.median([d.first.smallest_detectable or 0.0 for d in alike]))
     planted = effect_of(even, reach)
-    heard = [draw(even, planted, np.random.default_rng([3, seed])) for seed in seeds]
-    false = ("helps",) if world.of_balance else ("helps", "hurts")
-    if world.of_balance:
-        heard = []
+    false, heard = ("helps",), []
+    if not world.of_balance:
+        false = ("helps", "hurts")
+        heard = [draw(even, planted, np.random.default_rng([3, seed])) for seed in seeds]
     return {
         "world": world.name,
         "groups": world.groups,

@@ -14,7 +14,7 @@ from toys import images
 
 import augkit as ak
 from augkit.designs import Design
-from augkit.errors import AugkitError, InputError, OptionError
+from augkit.errors import AugkitError, InputError, OptionError, StoreError
 from augkit.testing import phantoms
 
 YAML = """
@@ -312,6 +312,15 @@ def test_fewer_groups_than_folds_is_a_marked_cell_and_no_number(tmp_path):
     )
     (cell,) = ak.study(Design((("linear", {}),), arms=("real",)), store, workers=1).cells
     assert cell.evaluation is None and "groups" in cell.failure
+
+
+def test_the_paper_is_checked_before_generators_are_trained(tmp_path, monkeypatch):
+    from augkit import studies
+
+    empty = ak.DatasetStore.create(tmp_path / "empty.store", height=24, width=32)
+    monkeypatch.setattr(studies, "augment_all", lambda *a, **k: pytest.fail("it was trained"))
+    with pytest.raises(StoreError, match="holds no images yet: augkit ingest FOLDER"):
+        ak.study("paper", empty, workers=1)
 
 
 def test_the_paper_is_sixty_cells(store, monkeypatch):

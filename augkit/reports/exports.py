@@ -33,6 +33,11 @@ CAPTION = (
 )
 
 
+def curves_of(arm: dict[str, Any], kind: str) -> Any:
+    """Return `roc`, `confusion` or `learning` of an arm; empty where an outcome has none."""
+    return (arm.get("curves") or {}).get(kind) or ({} if kind == "roc" else [])
+
+
 @dataclass(frozen=True)
 class Cell:
     """A classifier on a data set."""

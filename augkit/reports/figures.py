@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from augkit.reports.exports import Cell, Outcome, estimate, interval, read_cells, write
+from augkit.reports.exports import Cell, Outcome, curves_of, estimate, interval, read_cells, write
 from augkit.tables import one_line
 
 FIGURE_6 = "accuracy"
@@ -179,8 +179,7 @@ def roc_panels(cell: Cell) -> list[Panel]:
 
 def _roc(arm: dict[str, Any]) -> dict[str, list[float]]:
     """Return the ROC curve of each class; a curve of fewer than two points is none."""
-    found = (arm.get("curves") or {}).get("roc") or {}
-    return {name: rates for name, rates in found.items() if len(rates) > 1}
+    return {name: rates for name, rates in curves_of(arm, "roc").items() if len(rates) > 1}
 
 
 def roc_points(rates: Sequence[float]) -> list[Point]:

@@ -27,6 +27,7 @@ from augkit.reports.exports import (
     CAPTION,
     Cell,
     Outcome,
+    curves_of,
     difference,
     estimate,
     facts,
@@ -329,7 +330,7 @@ def _roc_table(cell: Cell, classes: Sequence[str]) -> View:
     rows = []
     for name in classes:
         for arm in cell.arms:
-            rates = ((arm.get("curves") or {}).get("roc") or {}).get(name) or []
+            rates = curves_of(arm, "roc").get(name) or []
             if len(rates) > 1:
                 grid = np.linspace(0, 1, len(rates))
                 values = [f"{np.interp(rate, grid, rates):.2f}" for rate in _RATES]
@@ -343,9 +344,7 @@ _LOSSES = {"validation_loss": "validation part", "train_loss": "training batches
 def _learning(cell: Cell) -> View | None:
     """Return the learning curves of the arms, and where each was best; None without any."""
     looks = {
-        k: found
-        for k, arm in enumerate(cell.arms)
-        if len(found := (arm.get("curves") or {}).get("learning") or []) > 1
+        k: found for k, arm in enumerate(cell.arms) if len(found := curves_of(arm, "learning")) > 1
     }
     if not looks:
         return None
@@ -374,7 +373,7 @@ def _confusions(cell: Cell) -> list[View]:
     classes = cell.evaluation.get("classes") or []
     found = []
     for arm in cell.arms:
-        matrix = (arm.get("curves") or {}).get("confusion") or []
+        matrix = curves_of(arm, "confusion")
         if len(matrix) == len(classes) and matrix:
             rows = [
                 (name, [(f"{n:g}" if n % 1 == 0 else f"{n:.1f}", _share(n, row)) for n in row])

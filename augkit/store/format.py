@@ -34,24 +34,34 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
+def signed(value: Entry) -> Entry:
+    """Return a JSON object with the digest of all else in it."""
+    return {**value, "digest": digest_of(value)}
+
+
+def unsigned(value: Entry) -> Entry | None:
+    """Return a JSON object without its digest; None if that is not its own."""
+    rest = {k: v for k, v in value.items() if k != "digest"}
+    return rest if value.get("digest") == digest_of(rest) else None
+
+
 def encode_entry(entry: Entry) -> bytes:
     """Return a log entry as bytes that carry their own SHA-256."""
-    return canonical({**entry, "digest": digest_of(entry)}) + b"\n"
+    return canonical(signed(entry)) + b"\n"
 
 
 def decode_entry(content: bytes, where: str) -> Entry:
     """Return the log entry with its digest. Raises DamagedStore unless every byte is as written."""
     try:
-        entry = json.loads(content)
-        claimed = entry.pop("digest")
-        intact = claimed == digest_of(entry) and content == encode_entry(entry)
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        intact = False
-    if not intact:
+        entry = unsigned(json.loads(content))
+        intact = entry is not None and content == encode_entry(entry)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        entry, intact = None, False
+    if entry is None or not intact:
         raise DamagedStore(f"{where} is damaged: its bytes are not those that were committed")
     if entry.get("format") != FORMAT_VERSION:
         raise FormatError(newer(where, entry.get("format")))
-    return {**entry, "digest": claimed}
+    return signed(entry)
 
 
 def newer(where: str, version: object) -> str:

@@ -112,6 +112,11 @@ class Snapshot:
         """Return the names of the data sets, in the order in which they came."""
         return tuple(dict.fromkeys(self.real.datasets.tolist()))
 
+    def require_images(self) -> None:
+        """Raise StoreError if there are no real images."""
+        if not len(self.real.keys):
+            raise StoreError(f"{self.path} holds no images yet: augkit ingest FOLDER")
+
     def require_datasets(self, names: Sequence[str]) -> None:
         """Raise OptionError unless these are data sets of this store."""
         _require("data set", names, sorted(self.datasets))

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from augkit_cli.arguments import DATASETS, FOLDS, JSON, SPLIT, STORE, TEST_ON, names
 from augkit_cli.output import progress
 
 
@@ -18,9 +19,7 @@ from augkit_cli.output import progress
     show_default=True,
     help="Who is to read it; see docs/export.md.",
 )
-@click.option(
-    "--store", metavar="PATH", help="The store: a folder, or one .h5 file. Default: the one here."
-)
+@STORE
 @click.option(
     "--arms",
     metavar="A,B",
@@ -36,12 +35,12 @@ from augkit_cli.output import progress
     help="train, validation, test: each into a place of its own.",
 )
 @click.option("--mix-parts", is_flag=True, help="Write all parts into one place.")
-@click.option("--split", metavar="A/B/C", help="Training/validation/test in %, such as 70/15/15.")
-@click.option("--folds", type=int, metavar="K", help="K-fold cross-validation: 2, 4, 5, 10, 20.")
+@SPLIT
+@FOLDS
 @click.option("--fold", type=int, metavar="N", help="Which of the folds, counted from 1.")
-@click.option("--datasets", metavar="A,B", help="Only images of these data sets. Default: all.")
-@click.option("--test-on", metavar="DATASET", help="Train on all other data sets, test on this.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@DATASETS
+@TEST_ON
+@JSON
 def export(
     folder: str,
     store: str | None,
@@ -62,15 +61,10 @@ def export(
         result = ak.export(
             store,
             folder,
-            arms=_names(arms),
-            parts=_names(parts),
-            datasets=_names(datasets),
+            arms=names(arms),
+            parts=names(parts),
+            datasets=names(datasets),
             progress=bar,
             **flags,
         )
     click.echo(result.to_json() if as_json else str(result))
-
-
-def _names(text: str | None) -> list[str]:
-    """Return the words of a list with commas."""
-    return [word.strip() for word in text.split(",")] if text else []

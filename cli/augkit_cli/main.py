@@ -13,14 +13,11 @@ import click
 from augkit import __version__
 from augkit.errors import AugkitError, OptionError
 from augkit.tables import counted
+from augkit_cli.arguments import DATASETS, FOLDS, JSON, SPLIT, STORE, TEST_ON, names
 from augkit_cli.export import export
 from augkit_cli.output import configure_logging, progress
 from augkit_cli.plugin import plugin
 
-_STORE = click.option(
-    "--store", metavar="PATH", help="The store: a folder, or one .h5 file. Default: the one here."
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 _WORKERS = click.option(
     "--workers", type=int, metavar="N", help="Workers at once. Default: all usable cores."
 )
@@ -66,7 +63,7 @@ def augkit(verbose: bool) -> None:
 
 @augkit.command()
 @click.argument("source", metavar="FOLDER_OR_CSV")
-@_STORE
+@STORE
 @click.option("--dataset", metavar="NAME", help="Name of the data set. Default: the folder's.")
 @click.option("--size", metavar="WxH", help="Width x height of all images of a new store.")
 @click.option(
@@ -92,7 +89,7 @@ def augkit(verbose: bool) -> None:
 )
 @_WORKERS
 @_START
-@_JSON
+@JSON
 def ingest(source: str, colour: bool, as_json: bool, **flags: Any) -> None:
     """Bring real images into a store, which is made if need be.
 
@@ -127,7 +124,7 @@ _WEIGHTS = click.option(
     metavar="NAME",
     help="An augmenter, see augkit plugins; a+b chains two. Repeat it for more runs.",
 )
-@_STORE
+@STORE
 @_OPTIONS
 @click.option("--n", type=int, metavar="N", help="New images for each class.")
 @click.option("--total", type=int, metavar="N", help="New images in all.")
@@ -143,7 +140,7 @@ _WEIGHTS = click.option(
 )
 @_WORKERS
 @_START
-@_JSON
+@JSON
 def augment(
     plugins: tuple[str, ...],
     store: str | None,
@@ -179,12 +176,12 @@ def augment(
 
 @augkit.command()
 @click.option("--plugin", required=True, metavar="NAME", help="An augmenter that learns.")
-@_STORE
+@STORE
 @_OPTIONS
 @_BUDGET
 @_DEVICE
 @_WEIGHTS
-@_JSON
+@JSON
 def fit(
     plugin: str, store: str | None, options: tuple[str, ...], as_json: bool, **flags: Any
 ) -> None:
@@ -204,11 +201,11 @@ def fit(
 @click.option(
     "--classifier", required=True, metavar="NAME", help="What is trained, see augkit plugins."
 )
-@_STORE
+@STORE
 @_OPTIONS
 @click.option("--arms", metavar="A,B", help="What to compare: real, traditional, all, or runs.")
-@click.option("--split", metavar="A/B/C", help="Training/validation/test in %, such as 70/15/15.")
-@click.option("--folds", type=int, metavar="K", help="K-fold cross-validation: 2, 4, 5, 10, 20.")
+@SPLIT
+@FOLDS
 @click.option(
     "--repeats",
     type=int,
@@ -226,8 +223,8 @@ def fit(
     help="The metric that verdicts are about.",
 )
 @click.option("--positive", metavar="CLASS", help="Show sensitivity and specificity of this class.")
-@click.option("--datasets", metavar="A,B", help="Only images of these data sets. Default: all.")
-@click.option("--test-on", metavar="DATASET", help="Train on all other data sets, test on this.")
+@DATASETS
+@TEST_ON
 @click.option(
     "--split-by",
     type=click.Choice(["group", "image"]),
@@ -254,7 +251,7 @@ def fit(
 )
 @click.option("--full", is_flag=True, help="Do all of it, also if a CPU needs over half an hour.")
 @_DEVICE
-@_JSON
+@JSON
 def evaluate(
     classifier: str,
     store: str | None,
@@ -279,8 +276,8 @@ def evaluate(
             store,
             classifier,
             given,
-            arms=_names(arms) or None,
-            datasets=_names(datasets),
+            arms=names(arms) or None,
+            datasets=names(datasets),
             paper=protocol == "paper",
             progress=bar,
             **flags,
@@ -291,7 +288,7 @@ def evaluate(
 @augkit.command()
 @click.argument("file", required=False)
 @click.option("--preset", type=click.Choice(["paper"]), help="paper: Table II, instead of a file.")
-@_STORE
+@STORE
 @click.option("--dry-run", is_flag=True, help="Say what there is to do, and how long it takes.")
 @click.option("--task", type=int, metavar="K", help="Do task K alone, counted from 0.")
 @click.option(
@@ -307,7 +304,7 @@ def evaluate(
     "--gpus-per-task", type=float, default=0.0, metavar="X", help="Of Ray: GPUs, or a part of one."
 )
 @click.option("--address", metavar="HOST:PORT", help="Of Ray: a cluster. Default: this machine.")
-@_JSON
+@JSON
 def study(
     file: str | None,
     preset: str | None,
@@ -339,14 +336,14 @@ def study(
 
 
 @augkit.command()
-@_STORE
+@STORE
 @click.option(
     "--outcome", metavar="FILE", help="What an evaluation found. Default: the last one here."
 )
 @click.option(
     "--output", metavar="FOLDER", default="report", show_default=True, help="Where to write."
 )
-@_JSON
+@JSON
 def report(store: str | None, as_json: bool, **flags: Any) -> None:
     """Write what was found as a page, with tables and figures.
 
@@ -359,9 +356,9 @@ def report(store: str | None, as_json: bool, **flags: Any) -> None:
 
 
 @augkit.command()
-@_STORE
+@STORE
 @click.option("--rows", metavar="FILE.csv", help="Also write a line for each real image.")
-@_JSON
+@JSON
 def info(store: str | None, rows: str | None, as_json: bool) -> None:
     """Say what a store holds."""
     import augkit as ak
@@ -370,7 +367,7 @@ def info(store: str | None, rows: str | None, as_json: bool) -> None:
 
 
 @augkit.command()
-@_STORE
+@STORE
 @click.option("--run", "runs", multiple=True, metavar="NAME", help="A run to show. Default: all.")
 @click.option(
     "--output", metavar="FILE", default="preview.png", show_default=True, help="The PNG file."
@@ -384,7 +381,7 @@ def info(store: str | None, rows: str | None, as_json: bool) -> None:
     show_default=True,
     help="Chooses the images.",
 )
-@_JSON
+@JSON
 def preview(store: str | None, runs: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Draw real images, and below each what the runs made of it."""
     import augkit as ak
@@ -395,9 +392,9 @@ def preview(store: str | None, runs: tuple[str, ...], as_json: bool, **flags: An
 @augkit.command()
 @click.option("--run", required=True, metavar="NAME", help="The run.")
 @click.option("--row", type=int, metavar="N", help="One row of it, from 0. Default: all of them.")
-@_STORE
+@STORE
 @click.option("--output", metavar="FILE", help="Write the image that was made again, as PNG.")
-@_JSON
+@JSON
 def replay(store: str | None, as_json: bool, **flags: Any) -> None:
     """Make rows of a run again and compare them.
 
@@ -415,7 +412,7 @@ def replay(store: str | None, as_json: bool, **flags: Any) -> None:
 
 @augkit.command()
 @click.argument("run")
-@_STORE
+@STORE
 def retract(run: str, store: str | None) -> None:
     """Take a run back; its name is free again."""
     import augkit as ak
@@ -425,8 +422,8 @@ def retract(run: str, store: str | None) -> None:
 
 
 @augkit.command()
-@_STORE
-@_JSON
+@STORE
+@JSON
 def verify(store: str | None, as_json: bool) -> None:
     """Check every byte and every row of a store."""
     import augkit as ak
@@ -443,7 +440,7 @@ augkit.add_command(export)
 
 @augkit.command()
 @click.argument("target", metavar="FILE.h5")
-@_STORE
+@STORE
 def pack(target: str, store: str | None) -> None:
     """Write a store into one HDF5 file, for giving it away."""
     import augkit as ak
@@ -467,7 +464,7 @@ def unpack(source: str, target: str) -> None:
 
 @augkit.command()
 @click.argument("name", required=False)
-@_JSON
+@JSON
 def plugins(name: str | None, as_json: bool) -> None:
     """List augmenters and classifiers; of NAME, its options.
 
@@ -502,11 +499,6 @@ def demo(folder: str) -> None:
 
 def _print(result: Any, as_json: bool) -> None:
     click.echo(result.to_json() if as_json else str(result))
-
-
-def _names(text: str | None) -> list[str]:
-    """Return the words of a list with commas."""
-    return [word.strip() for word in text.split(",")] if text else []
 
 
 def _options(pairs: Sequence[str]) -> dict[str, str]:

@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from augkit_cli.arguments import JSON
+
 
 @click.group()
 def plugin() -> None:
@@ -38,7 +40,7 @@ def new(name: str, classifier: bool, folder: str | None) -> None:
     show_default=True,
     help="The most time for one check.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@JSON
 def check(package: str, timeout: float, as_json: bool) -> None:
     """Hold the plugins of PACKAGE against the contract.
 
