@@ -62,11 +62,10 @@ def phantoms(
     `variety` (0..3) makes every image one of another scanner: gain, its compensation with depth,
     dynamic range, shading and sharpness of the beam differ. What tells the classes is still there,
     but a classifier needs more images to learn what to disregard. Balanced accuracy of `linear` as
-    above, at difficulty 0.1 and 48x40, with 500 fresh phantoms a class added or without:
+    above, at difficulty 0.1 and 48x40:
 
         variety              0      1      2      3
-        100 a class          0.95   0.88   0.77   0.66
-        600 a class          0.98   0.93   0.87   0.77
+        balanced accuracy    0.95   0.88   0.77   0.66
 
     Sizes from 16x16. Raises OptionError for a value out of range.
     """
