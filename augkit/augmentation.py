@@ -257,11 +257,12 @@ def _commit(job: _Job, how: Making, progress: Progress) -> AugmentResult:
     if job.model is not None:
         about["model"] = job.model.name
     gate = _gate(job, job.plan, progress) if job.model and _is_checked(job) else None
-    writer = job.store.write_shard(about, masks=_has_masks(job, job.plan))
+    n = len(job.plan.labels)
+    writer = job.store.write_shard(about, masks=_has_masks(job, job.plan), expected=n)
     try:
         for made in _blocks(job, job.plan, gate, how):
             writer.append(*made)
-            progress(job.recipe["plugin"], writer.rows, len(job.plan.labels))
+            progress(job.recipe["plugin"], writer.rows, n)
         shard = writer.finish(_columns(job, job.plan, gate))
         after = job.store.commit(partial(_entry, job, gate, shard), writer.path)
     except _AlreadyThere as found:

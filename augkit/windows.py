@@ -41,11 +41,19 @@ def compose(first: Window, then: Window, shape: Shape) -> Window:
     either is.
     """
     left = np.where(first.mirrored, shape[1] - then.x - then.width, then.x)
-    x, width = _along(first.x, first.width, left, then.width, shape[1])
-    y, height = _along(first.y, first.height, then.y, then.height, shape[0])
     mirrored = first.mirrored ^ then.mirrored
     exact = first.exact or then.exact
+    if _is_whole(first, shape):  # a mirror alone: nothing to scale, to round or to hide
+        return Window(left, then.y, then.width, then.height, mirrored, exact)
+    x, width = _along(first.x, first.width, left, then.width, shape[1])
+    y, height = _along(first.y, first.height, then.y, then.height, shape[0])
     return Window(x, y, width, height, mirrored, exact, _seen(first, then, shape))
+
+
+def _is_whole(window: Window, shape: Shape) -> bool:
+    """Return True if each row shows just the image."""
+    wide = (window.width == shape[1]).all() and (window.height == shape[0]).all()
+    return bool(wide and window.seen is None and not (window.x.any() or window.y.any()))
 
 
 def compose_tables(first: np.ndarray, then: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@
 
 Grey images, one thread, processor time, drawing of the random numbers included on every side:
 mirror, gain 0.8-1.2, scale 0.8-1.2 about the centre, and a part with sides 0.7-1.0 enlarged back.
-The peers interpolate twice where our chain does once.
+The peers interpolate twice where our chain does once. kornia works on float32, a batch at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def cases() -> Iterator[runner.Case]:
     for height, width in SIZES:
         images = speckle(height, width)
         peers = {}
-        for name, peer in (("albumentations", albumentations), ("torchvision", torchvision)):
+        for name, peer in PEERS.items():
             if importlib.util.find_spec(name) is None:
                 runner.skipped(name, INSTALL)
             else:
@@ -100,6 +100,27 @@ def torchvision(images: np.ndarray) -> runner.Work:
     )
     tensors = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in images]
     return lambda: [transform(tensor) for tensor in tensors]
+
+
+def kornia(images: np.ndarray) -> runner.Work:
+    """Return the same four transforms by kornia on the CPU, on the block at once."""
+    import torch
+    from kornia import augmentation as peer
+
+    torch.set_num_threads(1)
+    size = images.shape[1:3]
+    ratio = size[1] / size[0]
+    transform = peer.AugmentationSequential(
+        peer.RandomHorizontalFlip(p=1.0),
+        peer.RandomBrightness((0.8, 1.2), p=1.0),
+        peer.RandomAffine(degrees=0.0, scale=(0.8, 1.2), p=1.0),
+        peer.RandomResizedCrop(size, scale=(0.49, 1.0), ratio=(ratio, ratio), p=1.0),
+    )
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
+    return lambda: transform(batch)
+
+
+PEERS = {"albumentations": albumentations, "torchvision": torchvision, "kornia": kornia}
 
 
 if __name__ == "__main__":

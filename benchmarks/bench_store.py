@@ -37,6 +37,14 @@ def cases() -> Iterator[runner.Case]:
             },
             N,
         )
+        columns = provenance()
+        size = sum(values.itemsize * values[0].size for values in columns.values())
+        yield runner.Case(
+            f"provenance, {size + 4} bytes a row",  # and a checksum
+            lambda: append_ours(folder, images, columns=columns),
+            {"augkit without provenance": lambda: append_ours(folder, images, columns={})},
+            N,
+        )
         yield from reading(folder, images)
 
 
@@ -67,16 +75,52 @@ def reading(folder: Path, images: np.ndarray) -> Iterator[runner.Case]:
         N,
     )
     file.close()
+    yield from training(folder, images, plain)
 
 
-def append_ours(folder: Path, images: np.ndarray, keep: Path | None = None) -> None:
-    """Write a shard as a commit does, up to the fsync."""
+def training(folder: Path, images: np.ndarray, plain: np.memmap) -> Iterator[runner.Case]:
+    """Yield reading as a classifier does: the training part of a store, by its lineage rule."""
+    import augkit as ak
+
+    store = ak.DatasetStore.create(folder / "bench.store", height=HEIGHT, width=WIDTH)
+    labels, keys = ["a", "b"] * (N // 2), [str(i) for i in range(N)]
+    ak.ingest_arrays(store, [images], labels, keys=keys, find_relatives=False)
+    train = store.snapshot().training(ak.HOLDOUT)
+    order = np.random.default_rng(1).permutation(len(train))
+    batches = [order[s : s + BLOCK] for s in range(0, len(order), BLOCK)]
+    yield runner.Case(
+        "training batches",
+        lambda: [train.gather(rows) for rows in batches],
+        {"numpy memmap": lambda: [plain[rows] for rows in batches]},
+        len(train),
+    )
+
+
+def provenance() -> dict[str, np.ndarray]:
+    """Return the columns of a run of the chain of four: labels, parents, and what was drawn."""
+    from augkit_traditional import Brightness, Flip, Scale, Zoom
+
+    from augkit.chain import chain
+
+    labels = np.zeros(N, np.int64)
+    made = chain([Flip(), Brightness(), Scale(), Zoom()])
+    params = made.plan(labels, SHAPE, np.random.default_rng(1))
+    return {"labels": labels, "parent": np.arange(N), "params": params}
+
+
+def append_ours(
+    folder: Path,
+    images: np.ndarray,
+    keep: Path | None = None,
+    columns: dict[str, np.ndarray] | None = None,
+) -> None:
+    """Write a shard as a commit does, up to the fsync; by default with labels alone."""
     path = keep or folder / "append.h5"
     path.unlink(missing_ok=True)
     writer = ShardWriter(path, SHAPE, {"kind": "benchmark"}, masks=False)
     for start in range(0, len(images), BLOCK):
         writer.append(images[start : start + BLOCK])
-    writer.finish({"labels": np.zeros(len(images), np.int64)})
+    writer.finish({"labels": np.zeros(len(images), np.int64)} if columns is None else columns)
 
 
 def append_memmap(folder: Path, images: np.ndarray, keep: Path | None = None) -> None:

@@ -38,6 +38,8 @@ class Case:
     """How many units, such as images, one call works through; times are given for one."""
     clock: Clock = time.perf_counter
     """time.process_time suits work on one thread without waiting: others' load falls out."""
+    cold: bool = False
+    """True for processes of their own: nothing warms up, each timing is one call."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,15 @@ def measure(
     *,
     units: int = 1,
     clock: Clock = time.perf_counter,
+    cold: bool = False,
 ) -> list[Row]:
     """Return one row a peer: ratios over `repeats` alternating runs, microseconds a unit.
 
-    Each is run once beforehand, so that imports and caches are warm. Times are medians.
+    Each is run once beforehand, so that imports and caches are warm, unless `cold`. Times are
+    medians.
     """
     works = {"": ours, **peers}
-    counts = {name: _calls(work, clock) for name, work in works.items()}
+    counts = {name: 1 if cold else _calls(work, clock) for name, work in works.items()}
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
@@ -108,7 +112,14 @@ def main(benchmark: str, cases: Iterable[Case], argv: Sequence[str] | None = Non
         f"{'case':24} {'peer':32} {'times ours':>10} {'spread':>15} {'ours us':>9} {'peer us':>9}"
     )
     for case in cases:
-        rows = measure(case.ours, case.peers, options.repeats, units=case.units, clock=case.clock)
+        rows = measure(
+            case.ours,
+            case.peers,
+            options.repeats,
+            units=case.units,
+            clock=case.clock,
+            cold=case.cold,
+        )
         for row in rows:
             _print(case.name, row)
         if options.csv is not None:

@@ -197,6 +197,14 @@ def test_a_flipped_bit_in_an_image_is_an_error_and_never_zeros(tmp_path: Path) -
     assert "real images" in problem.where
 
 
+def is_sound(path: Path) -> bool:
+    """Return True if a store can be opened and verify finds no fault."""
+    try:
+        return ak.verify(DatasetStore.open(path)).sound
+    except DamagedStore:
+        return False
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_verify_finds_a_flipped_byte_wherever_it_is(tmp_path: Path, name: str) -> None:
     store = toy_store(tmp_path / name, 5, shape=(16, 16, 1))
@@ -213,8 +221,7 @@ def test_verify_finds_a_flipped_byte_wherever_it_is(tmp_path: Path, name: str) -
             changed = bytearray(content)
             changed[position] ^= 1 << int(rng.integers(8))
             path.write_bytes(changed)
-            found = ak.verify(DatasetStore.open(tmp_path / name))
-            assert not found.sound, (path.name, position)
+            assert not is_sound(tmp_path / name), (path.name, position)
         path.write_bytes(content)
     assert ak.verify(DatasetStore.open(tmp_path / name)).sound
 

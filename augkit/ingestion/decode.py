@@ -323,9 +323,11 @@ def _white_is_zero(image: Image.Image) -> bool:
 
 def _is_coloured(image: Image.Image) -> bool:
     red, green, blue = image.split()
-    pairs = ((red, green), (red, blue), (green, blue))
-    counts = (ImageChops.difference(a, b).histogram() for a, b in pairs)
-    return any(any(count[COLOUR_TOLERANCE + 1 :]) for count in counts)
+    differences = [ImageChops.difference(red, green), ImageChops.difference(red, blue)]
+    if not any(difference.getbbox() for difference in differences):
+        return False  # most: all three are one and the same
+    differences.append(ImageChops.difference(green, blue))
+    return any(any(d.histogram()[COLOUR_TOLERANCE + 1 :]) for d in differences)
 
 
 def _fitted(image: Image.Image, target: Target, filter: Image.Resampling) -> Image.Image:

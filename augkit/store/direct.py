@@ -1,7 +1,8 @@
-"""Reading rows past HDF5: each is one uncompressed chunk, which is a place in the file.
+"""Reading and writing rows past HDF5: each is a place in the file.
 
-HDF5 takes several times as long to find a chunk as the system takes to read it. Nothing is mapped
-into memory: a file that someone cuts short gives an error, not a signal that ends the process.
+They lie one after another, or each in an uncompressed chunk of its own. HDF5 takes several times as
+long to find a chunk as the system takes to read it. Nothing is mapped into memory: a file that
+someone cuts short gives an error, not a signal that ends the process.
 """
 
 from __future__ import annotations
@@ -59,13 +60,69 @@ class Places:
             done += more
 
 
+@dataclass(frozen=True)
+class Run:
+    """Where the rows of a data set go that lies in one piece and is being written."""
+
+    handle: int
+    """Of the open file; it belongs to HDF5."""
+    offset: int
+    """Of the first row, in bytes."""
+    size: int
+    """Bytes of a row."""
+
+    def write(self, rows: np.ndarray, start: int) -> None:
+        """Write rows from the one with the number `start` on. Raises OSError."""
+        left, place = rows.reshape(-1).view(np.uint8).data, self.offset + start * self.size
+        while len(left):
+            done = os.pwrite(self.handle, left, place)
+            left, place = left[done:], place + done
+
+
+def new_run(file: h5py.File, name: str, shape: tuple[int, ...]) -> Run | None:
+    """Add a data set uint8 that has its place in a file at once; None where that cannot be.
+
+    What its rows hold is undefined until they are written.
+    """
+    if not hasattr(os, "pwrite") or file.driver != "sec2":
+        return None
+    how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    how.set_obj_track_times(False)
+    space = h5py.h5s.create_simple(shape)
+    made = h5py.h5d.create(file.id, name.encode(), h5py.h5t.STD_U8LE, space, how)
+    return Run(file.id.get_vfd_handle(), made.get_offset(), int(np.prod(shape[1:], dtype=np.int64)))
+
+
 def direct_places(dataset: h5py.Dataset) -> Places | None:
     """Return where the rows lie; None where they have to be read through HDF5."""
-    size = int(np.prod(dataset.shape[1:], dtype=np.int64)) * dataset.dtype.itemsize
-    plain = dataset.id.get_create_plist().get_nfilters() == 0
-    if not (hasattr(os, "preadv") and plain and dataset.chunks == (1, *dataset.shape[1:])):
+    if not (hasattr(os, "preadv") and len(dataset) and dataset.file.driver == "sec2"):
         return None
-    if not len(dataset) or dataset.file.driver != "sec2" or not hasattr(dataset.id, "chunk_iter"):
+    offsets = _offsets(dataset)
+    if offsets is None:
+        return None
+    # Versions of HDF5 differ in whether an offset counts what stands before the superblock.
+    for base in dict.fromkeys((0, dataset.file.userblock_size)):
+        places = Places(dataset.file.id.get_vfd_handle(), offsets + base, _row_bytes(dataset))
+        if places.agrees(dataset):
+            return places
+    return None
+
+
+def _row_bytes(dataset: h5py.Dataset) -> int:
+    return int(np.prod(dataset.shape[1:], dtype=np.int64)) * dataset.dtype.itemsize
+
+
+def _offsets(dataset: h5py.Dataset) -> np.ndarray | None:
+    """Return int64 (N,), where HDF5 says that each row begins; None if it is not so simple."""
+    how, size = dataset.id.get_create_plist(), _row_bytes(dataset)
+    if how.get_layout() == h5py.h5d.CONTIGUOUS and not how.get_external_count():
+        first = dataset.id.get_offset()
+        return None if first is None else first + size * np.arange(len(dataset))
+    if how.get_nfilters() or dataset.chunks != (1, *dataset.shape[1:]):
+        return None
+    if not hasattr(dataset.id, "chunk_iter"):
         return None
     offsets = np.full(len(dataset), -1, np.int64)
 
@@ -74,11 +131,4 @@ def direct_places(dataset: h5py.Dataset) -> Places | None:
             offsets[chunk.chunk_offset[0]] = chunk.byte_offset
 
     dataset.id.chunk_iter(note)
-    if (offsets < 0).any():
-        return None
-    # Versions of HDF5 differ in whether an offset counts what stands before the superblock.
-    for base in dict.fromkeys((0, dataset.file.userblock_size)):
-        places = Places(dataset.file.id.get_vfd_handle(), offsets + base, size)
-        if places.agrees(dataset):
-            return places
-    return None
+    return None if (offsets < 0).any() else offsets

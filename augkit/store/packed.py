@@ -63,7 +63,7 @@ class PackedFile:
     def shape(self) -> Shape:
         """Return height, width and channels, as fixed when the store was made."""
         if self._shape is None:
-            with self._reading() as file:
+            with self._reading() as file, readable(str(self.path)):
                 if "store" not in file.attrs:
                     raise FormatError(f"{self.path} is no augkit store: nothing describes it")
                 self._shape = read_image_shape(file.attrs["store"], self.path)

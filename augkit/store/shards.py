@@ -1,6 +1,6 @@
 """Shards: HDF5 files of rows, written once and never changed, readable with plain h5py.
 
-images  uint8 (N, H, W, C)              one chunk an image, uncompressed
+images  uint8 (N, H, W, C)              uncompressed, in one piece or in a chunk an image
 labels  int64 (N,)                      indices into the attribute `classes`
 crc32   uint32 (N,)                     checksum of each image
 masks   uint8 (N, H, ceil(W / 8))       optional, one bit a pixel: numpy.unpackbits(..., axis=-1)
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import threading
 import zlib
@@ -30,23 +31,38 @@ import numpy as np
 from augkit.errors import DamagedStore
 from augkit.interfaces import Shape
 from augkit.store import durable
-from augkit.store.direct import Places, direct_places
+from augkit.store.direct import Places, direct_places, new_run
 
 SPARE = 2**18
 """Bytes claimed for what HDF5 keeps besides the columns."""
 
 
 class ShardWriter:
-    """Writes one shard in a staged file, block by block; memory does not grow with the images."""
+    """Writes one shard in a staged file, block by block; memory does not grow with the images.
 
-    def __init__(self, path: Path, shape: Shape, attributes: dict[str, Any], *, masks: bool):
+    expected: how many rows will come, if that is known. Then the images lie in one piece, which is
+    written and read faster than a chunk for each.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: Shape,
+        attributes: dict[str, Any],
+        *,
+        masks: bool,
+        expected: int | None = None,
+    ):
         self.path = path
         self.rows = 0
         self._shape = shape
+        self._expected = expected
+        size = math.prod(shape) * (expected or 0)
         with durable.writing(path.parent):
-            self._file = new_h5(path, 0)
-        self._claimed = SPARE
-        self._images = self._dataset("images", shape)
+            self._file = new_h5(path, size)
+        self._claimed = size + SPARE
+        self._run = new_run(self._file, "images", (expected, *shape)) if expected else None
+        self._images = self._dataset("images", shape) if self._run is None else None
         self._masks = self._dataset("masks", _packed_shape(shape)) if masks else None
         self._checks: list[int] = []
         self._masked: list[np.ndarray] = []
@@ -66,20 +82,29 @@ class ShardWriter:
     ) -> None:
         """Add rows. images: uint8 (n, H, W, C). masks: uint8 (n, H, W); masked: bool (n,)."""
         images = np.ascontiguousarray(images)
-        self._claim(2 * images.nbytes)
         start, self.rows = self.rows, self.rows + len(images)
         self._checks.extend(zlib.crc32(image.data) for image in images)
-        with durable.interrupts_held():
-            _append(self._images, images, start)
+        self._put(images, start)
         if self._masks is not None:
             packed = _pack_masks(masks, len(images), self._shape)
+            self._claim(2 * packed.nbytes)
             with durable.interrupts_held():
                 _append(self._masks, packed, start)
             everything = np.full(len(images), masks is not None)
             self._masked.append(everything if masked is None else masked)
 
+    def _put(self, images: np.ndarray, start: int) -> None:
+        if self._run is not None:
+            with durable.writing(self.path.parent):
+                self._run.write(images, start)
+        else:
+            self._claim(2 * images.nbytes)
+            with durable.interrupts_held():
+                _append(self._images, images, start)
+
     def finish(self, columns: dict[str, np.ndarray]) -> dict[str, Any]:
         """Write the columns, close, flush to the disk; return what the log keeps of the shard."""
+        assert self._expected in (None, self.rows), "as many rows as were announced"
         columns = {**columns, "crc32": np.array(self._checks, np.uint32)}
         if self._masks is not None:
             columns["masked"] = np.concatenate(self._masked) if self._masked else np.zeros(0, bool)

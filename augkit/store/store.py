@@ -120,10 +120,15 @@ class DatasetStore:
             )
         return entry
 
-    def write_shard(self, attributes: dict[str, Any], *, masks: bool) -> ShardWriter:
-        """Return a writer for a new shard; nothing is visible before `commit`."""
+    def write_shard(
+        self, attributes: dict[str, Any], *, masks: bool, expected: int | None = None
+    ) -> ShardWriter:
+        """Return a writer for a new shard; nothing is visible before `commit`.
+
+        expected: how many rows will come, if that is known.
+        """
         about = {"format": f"augkit shard, version {FORMAT_VERSION}", **attributes}
-        return ShardWriter(self._form.stage(), self.shape, about, masks=masks)
+        return ShardWriter(self._form.stage(), self.shape, about, masks=masks, expected=expected)
 
     def stage_model(self) -> Path:
         """Return a new empty folder for a plugin to save a model in; `commit` takes it from there.

@@ -123,9 +123,13 @@ def _check_shard(store: DatasetStore, entry: Entry) -> list[Problem]:
 def _says_the_same(shard: Shard, entry: Entry) -> bool:
     """Return True unless a shard says of itself something else than the log says of it."""
     recipe, model = shard.attribute("recipe"), shard.attribute("model")
-    return (not recipe or json.loads(recipe) == entry["recipe"]) and (
-        not recipe or model == (entry["lineage"].get("model") or "")
-    )
+    if not recipe:
+        return True
+    try:
+        same = json.loads(recipe) == entry.get("recipe")
+    except (ValueError, RecursionError):
+        return False
+    return same and model == (entry.get("lineage", {}).get("model") or "")
 
 
 def _check_models(store: DatasetStore, snapshot: Snapshot) -> list[Problem]:

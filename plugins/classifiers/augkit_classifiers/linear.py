@@ -93,7 +93,9 @@ class Linear(Classifier):
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ConvergenceWarning)
                 try:
-                    return model.fit(standard.astype(precision), labels, sample_weight=weights)
+                    return model.fit(
+                        standard.astype(precision, copy=False), labels, sample_weight=weights
+                    )
                 except ConvergenceWarning as warning:
                     failure = warning
         raise PluginFailed(

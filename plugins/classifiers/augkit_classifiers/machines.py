@@ -117,12 +117,16 @@ class Standard:
         """Return the weighted mean and spread of features (N, d); weights: (N,), > 0."""
         wide = features.astype(np.float64)
         mean = weights @ wide / weights.sum()
-        variance = weights @ np.square(wide - mean) / weights.sum()
+        wide -= mean  # in place: with many rows, these are gigabytes
+        np.square(wide, out=wide)
+        variance = weights @ wide / weights.sum()
         return cls(mean, np.maximum(np.sqrt(variance), LEAST_SPREAD))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Return float64 (N, d)."""
-        return (features - self.mean) / self.spread
+        moved = features - self.mean
+        moved /= self.spread
+        return moved
 
 
 @dataclass(frozen=True)
