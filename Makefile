@@ -4,9 +4,11 @@
 VENV   ?= .venv
 PYTHON ?= python3
 ARGS   ?=
+CSV    ?= benchmarks/results/torture.csv
+BENCHES ?= augment store pipeline duplicates verify
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test quick format lint types bench clean
+.PHONY: help demo test quick format lint types docs bench torture clean
 
 help:  ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile
@@ -31,10 +33,18 @@ lint: $(VENV)/.augkit-test  ## check form and style
 types: $(VENV)/.augkit-test  ## check the types
 	$(BIN)/mypy
 
-bench: $(VENV)/.augkit-bench  ## measure ours against peer libraries
-	@set -e; for file in benchmarks/bench_*.py; do \
-	    echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS); \
+docs: $(VENV)/.augkit-docs  ## build the documents as a site, in the folder site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict -f .ci/mkdocs.yml
+
+bench: $(VENV)/.augkit-bench  ## measure against peer libraries, and renew the table in the README
+	@set -e; for name in $(BENCHES); do \
+	    echo "== $$name"; \
+	    $(BIN)/python -m benchmarks.bench_$$name --csv benchmarks/results/$$name.csv $(ARGS); \
 	done
+	@$(BIN)/python -m benchmarks.speed_table --write
+
+torture: $(VENV)/.augkit-test  ## kill, starve, crowd and damage stores for an hour or two; what is found goes to CSV=FILE
+	PYTHONPATH=tests $(BIN)/python -m torture --csv $(CSV) $(ARGS)
 
 clean:  ## remove what was made, except the environment
 	rm -rf build dist site demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -43,7 +53,8 @@ clean:  ## remove what was made, except the environment
 $(VENV)/.augkit: WITH =
 $(VENV)/.augkit-test: WITH = [test]
 $(VENV)/.augkit-bench: WITH = [bench]
-$(VENV)/.augkit $(VENV)/.augkit-test $(VENV)/.augkit-bench: pyproject.toml
+$(VENV)/.augkit-docs: WITH = [docs]
+$(VENV)/.augkit $(VENV)/.augkit-test $(VENV)/.augkit-bench $(VENV)/.augkit-docs: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
 	    echo "make: augkit needs Python 3.11 or newer, and $(PYTHON) is" \
 	         "$$($(PYTHON) -V 2> /dev/null || echo missing)." \

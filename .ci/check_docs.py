@@ -12,7 +12,7 @@ from augkit_cli.main import augkit
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")]
-ANYWHERE = ("/path/", "/dev/", "/proc/", "/etc/", "/usr/")
+ANYWHERE = ("/path/", "/bin/", "/dev/", "/proc/", "/etc/", "/usr/")
 """Absolute paths that mean the same on every machine."""
 
 

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what `__getattr__` imports when it is first used
+    from augkit.appraisal import quality as quality
     from augkit.augmentation import augment as augment
     from augkit.augmentation import augment_all as augment_all
     from augkit.augmentation import retract as retract
@@ -33,11 +34,13 @@ if TYPE_CHECKING:  # what `__getattr__` imports when it is first used
     from augkit.interfaces import Samples as Samples
     from augkit.interfaces import Window as Window
     from augkit.options import option as option
+    from augkit.partitions import GIVEN as GIVEN
     from augkit.partitions import HOLDOUT as HOLDOUT
+    from augkit.purging import purge as purge
     from augkit.registry import registry as plugins  # noqa: F401
     from augkit.replaying import replay as replay
+    from augkit.reports.previewing import preview as preview
     from augkit.reports.reporting import report as report
-    from augkit.reports.sheets import preview as preview
     from augkit.store import DatasetStore as DatasetStore
     from augkit.store.locate import open_store as open  # noqa: F401
     from augkit.store.pack import pack as pack
@@ -59,6 +62,7 @@ _WHERE = {
     "DatasetStore": "augkit.store",
     "Design": "augkit.designs",
     "Fitted": "augkit.interfaces",
+    "GIVEN": "augkit.partitions",
     "HOLDOUT": "augkit.partitions",
     "Samples": "augkit.interfaces",
     "Window": "augkit.interfaces",
@@ -77,7 +81,9 @@ _WHERE = {
     "pack": "augkit.store.pack",
     "plan": "augkit.studies",
     "plugins": "augkit.registry",
-    "preview": "augkit.reports.sheets",
+    "preview": "augkit.reports.previewing",
+    "purge": "augkit.purging",
+    "quality": "augkit.appraisal",
     "replay": "augkit.replaying",
     "report": "augkit.reports.reporting",
     "retract": "augkit.augmentation",

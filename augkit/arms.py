@@ -15,7 +15,7 @@ import numpy as np
 from augkit.errors import AugkitError, OptionError
 from augkit.interfaces import Samples
 from augkit.making import make
-from augkit.partitions import HOLDOUT, Partition, Protocol
+from augkit.partitions import HOLDOUT, HOMES, Partition, Protocol
 from augkit.store import Run, Snapshot
 from augkit.store.format import digest_of
 from augkit.store.samples import JoinedSamples, StoredSamples
@@ -51,8 +51,8 @@ def _own(snapshot: Snapshot) -> set[str]:
 
 def _known_arms(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
     left_out = superseded(snapshot)
-    there = [run for run in snapshot.runs.values() if run.partition == HOLDOUT.name]
-    runs = [run for run in there if run.name not in left_out]
+    there = [r for r in snapshot.runs.values() if r.partition in [home.name for home in HOMES]]
+    runs = [run for run in _recipes_once(there) if run.name not in left_out]
     arms: dict[str, tuple[str, ...]] = {REAL: ()}
     traditional = tuple(r.name for r in runs if r.family == "traditional")
     if traditional:
@@ -64,6 +64,15 @@ def _known_arms(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
     for run in there:
         arms.setdefault(run.name, (run.name,))
     return arms
+
+
+def _recipes_once(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs without those for the given split that 70/15/15 has by the same recipe.
+
+    Whatever the partition, either would stand for the other, and the images would come twice.
+    """
+    usual = {_drawn_by(run) for run in runs if run.partition == HOLDOUT.name}
+    return [r for r in runs if r.partition == HOLDOUT.name or _drawn_by(r) not in usual]
 
 
 def superseded(snapshot: Snapshot) -> dict[str, str]:
@@ -167,7 +176,7 @@ def _obstacle(snapshot: Snapshot, run: Run, partition: Partition) -> str | None:
             )
         return (
             f"not available under {partition.name}: run {run.name!r} was fitted on images that it "
-            f"does not train on; --refit fits it anew for each partition, --split {HOLDOUT.name} "
+            f"does not train on; --refit fits it anew for each partition, --split {run.partition} "
             "takes it as it is"
         )
     if not _fits_as_stored(snapshot, run, partition):

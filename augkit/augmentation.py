@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from augkit.drafts import SUFFIX, Draft
 from augkit.engines.local import Backend
-from augkit.errors import AugkitError, NameTaken, OptionError, StoreError
+from augkit.errors import AugkitError, NameTaken, OptionError, PluginFailed, StoreError
 from augkit.fitting import Fit, Training
 from augkit.interfaces import Augmenter, Progress, Samples, silent
 from augkit.making import Made, Making, make_blocks
-from augkit.partitions import HOLDOUT, Partition
-from augkit.plans import Plan, call, draw
+from augkit.partitions import HOLDOUT, HOMES, Partition, home
+from augkit.plans import TIME_LIMIT, Plan, call, draw
+from augkit.provenance import code_of
 from augkit.recipes import Amount, rebuild, recipes
 from augkit.store import DatasetStore, Model, Run, Snapshot
 from augkit.store.format import Entry, digest_of
@@ -76,6 +78,7 @@ def augment(
     total: int | None = None,
     seed: int = 0,
     run: str | None = None,
+    split: str | None = None,
     budget: str | float | None = None,
     device: str | None = None,
     weights: str | Path | None = None,
@@ -83,25 +86,30 @@ def augment(
     workers: int | None = None,
     start_method: Backend = "threads",
     block: int = 64,
+    time_limit: float = TIME_LIMIT,
     progress: Progress = silent,
 ) -> AugmentResult:
     """Make new images from the training part (70/15/15) and commit them as one run.
 
     plugin: a name, or several joined by + for a chain. options: key -> value, a key of a chain
     also as "plugin.key". n: images a class; total: images in all; neither: one for each training
-    image. run: a name for the run. The same recipe again is a no-op. `workers`, `start_method`
-    and `block` do not change the result. Raises an AugkitError; then nothing is committed.
+    image. run: a name for the run. split: "given" takes the training part of the split that the
+    data came with. The same recipe again is a no-op. `workers`, `start_method`
+    and `block` do not change the result. time_limit: seconds that a plugin may take for a block, or
+    to draw; threads of one that hangs go on until this process ends, with another start_method it
+    is killed. Raises an AugkitError; then nothing is committed.
 
     Only for plugins that learn: budget, device and weights are those of `fit`, which is done
     first where the store has no model of this recipe yet; the budget is for everything.
     reject_copies: draw images again that look like copies of training images.
     """
-    how = Making(workers, start_method, block)
+    how = Making(workers, start_method, block, time_limit)
     opened = open_store(store)
     training = Training(budget, device, weights, _TRAINING_SHARE)
-    (recipe,) = recipes([plugin], options or {}, Amount(n, total), seed, reject_copies)
+    made_for, amount = home(split), Amount(n, total)
+    (recipe,) = recipes([plugin], options or {}, amount, seed, reject_copies, made_for)
     _check_flags([recipe], training, reject_copies)
-    return _commit(_prepare(opened, recipe, run, training), how, progress)
+    return _commit(_prepare(opened, recipe, run, training, made_for, how), how, progress)
 
 
 def augment_all(
@@ -112,24 +120,38 @@ def augment_all(
     n: int | None = None,
     total: int | None = None,
     seed: int = 0,
+    split: str | None = None,
     budget: str | float | None = None,
     device: str | None = None,
     reject_copies: bool = False,
     workers: int | None = None,
     start_method: Backend = "threads",
+    time_limit: float = TIME_LIMIT,
     progress: Progress = silent,
 ) -> list[AugmentResult]:
     """Commit one run for each plugin, as `augment` does; all are checked before the first.
 
-    An option goes to every plugin that has it, "plugin.key" to that one alone.
+    An option goes to every plugin that has it, "plugin.key" to that one alone. Where a plugin
+    fails, the others go on; its error is raised at the end, and names the runs that are there.
     """
-    how = Making(workers, start_method)
+    how = Making(workers, start_method, time_limit=time_limit)
     opened = open_store(store)
     training = Training(budget, device, None, _TRAINING_SHARE)
-    wanted = recipes(plugins, options or {}, Amount(n, total), seed, reject_copies)
+    made_for, amount = home(split), Amount(n, total)
+    wanted = recipes(plugins, options or {}, amount, seed, reject_copies, made_for)
     _check_flags(wanted, training, reject_copies)
-    jobs = [_prepare(opened, recipe, None, training) for recipe in wanted]
-    return [_commit(job, how, progress) for job in jobs]
+    jobs = [_prepare(opened, recipe, None, training, made_for, how) for recipe in wanted]
+    done: list[AugmentResult] = []
+    failed: list[PluginFailed] = []
+    for job in jobs:
+        try:
+            done.append(_commit(job, how, progress))
+        except PluginFailed as error:
+            failed.append(error)
+    if failed:
+        there = f"; these runs are there: {', '.join(r.run for r in done)}" if done else ""
+        raise PluginFailed("; ".join(map(str, failed)) + there) from failed[0]
+    return done
 
 
 def refit(
@@ -184,10 +206,12 @@ def _prepare(
     name: str | None,
     training: Training,
     partition: Partition = HOLDOUT,
+    how: Making | None = None,
 ) -> _Job:
     _check_name(name)
     augmenter = rebuild(recipe)
     snapshot = store.snapshot()
+    snapshot.require_parts(partition)
     source = snapshot.training(partition)
     _check_source(source, snapshot, augmenter)
     origin = snapshot.training_digest(partition)
@@ -198,7 +222,8 @@ def _prepare(
         model = None if training.weights is not None else fit.find()
         recipe = {**recipe, "plugins": [(model or fit).recipe["plugin"]]}
     existing = _find(snapshot, recipe, origin, name, model)
-    plan = None if existing or fit else draw(augmenter, recipe, source)
+    limit = (how or Making()).time_limit
+    plan = None if existing or fit else draw(augmenter, recipe, source, limit=limit)
     return _Job(
         store=store,
         snapshot=snapshot,
@@ -260,11 +285,13 @@ def _commit(job: _Job, how: Making, progress: Progress) -> AugmentResult:
     n = len(job.plan.labels)
     writer = job.store.write_shard(about, masks=_has_masks(job, job.plan), expected=n)
     try:
-        for made in _blocks(job, job.plan, gate, how):
-            writer.append(*made)
-            progress(job.recipe["plugin"], writer.rows, n)
-        shard = writer.finish(_columns(job, job.plan, gate))
-        after = job.store.commit(partial(_entry, job, gate, shard), writer.path)
+        with Draft(_draft(job, how)) as draft:
+            for made in _blocks(job, job.plan, gate, how, draft):
+                writer.append(*made)
+                progress(job.recipe["plugin"], writer.rows, n)
+            shard = writer.finish(_columns(job, job.plan, gate))
+            after = job.store.commit(partial(_entry, job, gate, shard), writer.path)
+            draft.discard()
     except _AlreadyThere as found:
         return _result(job.store.snapshot(), found.run, made=False)
     except BaseException:
@@ -309,7 +336,7 @@ def _is_checked(job: _Job) -> bool:
     What is fitted anew for another partition is not, unless copies are to be drawn again: the same
     recipe has been under its own partition.
     """
-    return job.partition == HOLDOUT or bool(job.recipe.get("reject_copies"))
+    return job.partition in HOMES or bool(job.recipe.get("reject_copies"))
 
 
 def _gate(job: _Job, plan: Plan, progress: Progress) -> Gate:
@@ -322,12 +349,25 @@ def _gate(job: _Job, plan: Plan, progress: Progress) -> Gate:
     return Gate(job.augmenter, job.source, plan, gallery, job.recipe["seed"], redraw)
 
 
-def _blocks(job: _Job, plan: Plan, gate: Gate | None, how: Making) -> Iterator[Made]:
+def _draft(job: _Job, how: Making) -> Path | None:
+    """Return where the images made so far are kept; None for an augmenter that learns nothing.
+
+    Those make thousands of images a second: to keep them would take longer than to make them.
+    """
+    if job.fit is None or job.model is None or job.plan is None:
+        return None
+    made_by = [job.recipe, job.origin, job.model.name, call(job.augmenter, "environment")]
+    block = how.rows_of_block(job.source.shape)
+    return job.fit.folder / f"{digest_of([*made_by, block])[:16]}{SUFFIX}"
+
+
+def _blocks(job: _Job, plan: Plan, gate: Gate | None, how: Making, draft: Draft) -> Iterator[Made]:
     """Yield images, masks and which images have one."""
     if gate is None:
-        yield from make_blocks(job.augmenter, job.source, plan, how)
+        masks = _has_masks(job, plan)
+        yield from make_blocks(job.augmenter, job.source, plan, how, masks=masks)
     else:
-        for images in gate.blocks(how):
+        for images in gate.blocks(how, draft):
             yield images, None, None
 
 
@@ -419,6 +459,7 @@ def _entry(job: _Job, gate: Gate | None, shard: dict[str, Any], snapshot: Snapsh
         "by_class": np.bincount(job.plan.labels, minlength=len(snapshot.classes)).tolist(),
         "lineage": _lineage(job),
         "environment": call(job.augmenter, "environment"),
+        "code": code_of(job.recipe["plugins"]),
         "trained_from": job.origin,
         "shard": shard,
     }
@@ -496,14 +537,25 @@ def _notes(job: _Job, run: Run) -> tuple[str, ...]:
         return _marks(job.snapshot, run)
     if job.augmenter.family != "traditional" or job.plan is None:
         return ()
-    window = job.augmenter.as_window(job.plan.params, job.source.shape)
-    if window is None or not window.mirrored.any():
+    mirrored = _mirrored(job, job.plan)
+    if not mirrored.any():
         return ()
     rows = _real_parents(job, job.plan)
-    marked = int(job.snapshot.real.colour[rows[window.mirrored]].sum())
+    marked = int(job.snapshot.real.colour[rows[mirrored]].sum())
     few = 0 < marked < len(rows) / 2  # else these are colour pictures, not marks
     seen = f"; {marked} of these parents carry colour marks" if few else ""
     return (f"a flip mirrors burned-in text and calipers as well{seen}",)
+
+
+def _mirrored(job: _Job, plan: Plan) -> np.ndarray:
+    """Return bool (N,): which rows are known to be mirrored; false where a plugin cannot say."""
+    found = np.zeros(len(plan.params), bool)
+    for start in range(0, len(found), 256):  # the tables of a chain come with its windows
+        rows = slice(start, start + 256)
+        window = job.augmenter.as_window(plan.params[rows], job.source.shape)
+        if window is not None:
+            found[rows] = window.mirrored
+    return found
 
 
 def _marks(snapshot: Snapshot, run: Run) -> tuple[str, ...]:

@@ -277,6 +277,24 @@ def its_window_and_table_are_what_it_does(plugin: AugmenterSpecimen) -> None:
     )
 
 
+def its_way_begins_and_ends_with_its_images(plugin: AugmenterSpecimen) -> None:
+    """What it offers between two images, `interpolate`, begins and ends with what `apply` makes."""
+    for shape in SHAPES:
+        augmenter, targets = plugin.fitted(shape), plugin.samples(shape).targets
+        if not augmenter.interpolates:
+            return
+        label = int(targets[0])
+        ends = plugin.plan(shape)[np.flatnonzero(targets == label)[:2]]
+        way = augmenter.interpolate(label, ends.copy(), np.array([0.0, 0.5, 1.0]))
+        assert isinstance(way, np.ndarray) and way.dtype == np.uint8 and way.shape == (3, *shape), (
+            f"{plugin.name}.interpolate gives {getattr(way, 'dtype', type(way).__name__)} "
+            f"{getattr(way, 'shape', '')}; it must give uint8, an image for each share"
+        )
+        assert np.array_equal(way[[0, 2]], augmenter.apply(None, targets[[0, 0]], ends.copy())), (
+            f"{plugin.name}.interpolate gives other pixels at 0 and 1 than apply gives for its ends"
+        )
+
+
 def it_reaches_worker_processes(plugin: AugmenterSpecimen) -> None:
     """It can be sent to another process, and makes the same pixels there."""
     augmenter, params = plugin.fitted(), plugin.plan()
@@ -449,6 +467,7 @@ CHECKS: tuple[Callable[[Any], None], ...] = (
     its_plan_follows_the_seed,
     it_takes_images_of_another_size,
     its_window_and_table_are_what_it_does,
+    its_way_begins_and_ends_with_its_images,
     it_reaches_worker_processes,
     it_leaves_masks_alone,
     its_masks_have_the_shape_of_the_images,

@@ -12,8 +12,8 @@ from augkit.evaluation import evaluate
 from augkit.ingestion.ingest import IngestReport, ingest
 from augkit.interfaces import Progress, silent
 from augkit.outcome import Evaluation
+from augkit.reports.previewing import Preview, preview
 from augkit.reports.reporting import Report, report
-from augkit.reports.sheets import Preview, preview
 from augkit.testing import write_phantoms
 
 log = logging.getLogger("augkit")
@@ -65,6 +65,8 @@ def demo(
     """
     folder = Path(folder)
     images, store = folder / "images", folder / "augkit.store"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: name a folder, augkit demo FOLDER")
     if folder.exists() and not images.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: name another folder, augkit demo FOLDER")
     if not store.exists():

@@ -36,11 +36,14 @@ class Design(Settings):
         import yaml
 
         try:
-            found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            found = _load(_text_of(Path(path)))
         except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeError, RecursionError) as error:
-            raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+            raise InputError(
+                f"cannot read {path}: {error.strerror}; name a YAML file, or give --preset paper"
+            ) from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            why = " ".join(str(error).split())
+            raise InputError(f"{path} is no YAML: {why}; docs/studies.md has examples") from error
         if not isinstance(found, dict):
             raise InputError(f"{path} holds no study: it needs a list of classifiers")
         return cls.of(found, str(path))
@@ -56,11 +59,14 @@ class Design(Settings):
             )
         given = {key: value for key, value in found.items() if value is not None}
         for key, value in given.items():
+            if isinstance(value, int) and abs(value) >= 2**63:
+                raise OptionError(f"{where}: {key} must be a number of fewer digits")
             if not (isinstance(value, _KINDS[key]) and value is not True):
-                raise OptionError(f"{where}: {key} is {value!r}; it must be {_SAID[_KINDS[key]]}")
+                what = _SAID[_KINDS[key]]
+                raise OptionError(f"{where}: {key} is {_short(value)}; it must be {what}")
         if given.get("protocol", "augkit") not in ("augkit", "paper"):
             raise OptionError(
-                f"{where}: protocol is {given['protocol']!r}; it must be augkit or paper"
+                f"{where}: protocol is {_short(given['protocol'])}; it must be augkit or paper"
             )
         given["classifiers"] = tuple(_classifier(c, where) for c in given.get("classifiers", []))
         if not given["classifiers"]:
@@ -70,6 +76,44 @@ class Design(Settings):
         if "arms" in given:
             given["arms"] = _names(given["arms"])
         return cls(**given)
+
+
+LARGEST = 2**20
+"""Bytes of a study file."""
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) < 200 else f"{shown[:200]}..."
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a regular file of modest size."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file that can be read; name a YAML file")
+    if path.exists() and path.stat().st_size > LARGEST:
+        raise InputError(f"{path} is larger than a study can be, {LARGEST} bytes: split it")
+    return path.read_text(encoding="utf-8")
+
+
+def _load(text: str) -> Any:
+    """Return what YAML says in plain values, each said once.
+
+    Aliases are refused: a few lines of them stand for more values than any memory holds.
+    """
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("it has an alias (*name); write the values out")
+            return super().compose_node(parent, index)
+
+    loader = Plain(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 _KINDS: dict[str, Any] = {
@@ -105,7 +149,7 @@ def _classifier(given: Any, where: str) -> tuple[str, dict[str, Any]]:
     options = {} if wrong else given.get("options") or {}
     if wrong or not isinstance(given["name"], str) or not isinstance(options, dict):
         raise OptionError(
-            f"{where}: {given!r} is no classifier; write a name, or name: and options:"
+            f"{where}: {_short(given)} is no classifier; write a name, or name: and options:"
         )
     return given["name"], options
 

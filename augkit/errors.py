@@ -19,9 +19,23 @@ mends it. `augkit` prints it as one line and exits with 2; any other exception i
 and keeps its traceback.
 """
 
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
 
 class AugkitError(Exception):
     """Something a user can cause and mend. The message is one plain line."""
+
+    remedy: ClassVar[str] = ""
+    """What helps against all errors of a class, where a message names nothing better."""
+
+    def told(self) -> str:
+        """Return the message, with the remedy of its class if it names no command or flag."""
+        message = str(self)
+        own = not self.remedy or re.search(r"\baugkit [a-z]|--[a-z]|-o [a-z]|again", message)
+        return message if own else f"{message}; {self.remedy}"
 
 
 class InputError(AugkitError):
@@ -47,6 +61,8 @@ class FormatError(StoreError):
 class DamagedStore(StoreError):
     """Bytes on disk are not the bytes that were committed."""
 
+    remedy = "augkit verify lists what is affected; a copy of the store has the rest"
+
 
 class NameTaken(StoreError):
     """A run name or an image key is in use with another content."""
@@ -66,6 +82,8 @@ class PluginNotFound(PluginError):
 
 class PluginFailed(PluginError):
     """A plugin raised, or returned something that breaks the contract."""
+
+    remedy = "take another plugin, or tell its author: augkit plugin check PACKAGE shows more"
 
 
 class TrainingFailed(PluginError):

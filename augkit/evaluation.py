@@ -15,7 +15,7 @@ from augkit.errors import AugkitError, OptionError, StoreError
 from augkit.interfaces import Classifier, Progress, silent
 from augkit.outcome import Evaluation
 from augkit.outcomes import Cell, command_line, keep
-from augkit.partitions import Protocol, Scope, protocol
+from augkit.partitions import Protocol, Scope, empty_part, protocol
 from augkit.plans import call
 from augkit.recipes import listed, whole
 from augkit.registry import Plugin, registry
@@ -57,7 +57,8 @@ def evaluate(
 
     arms: names among real, traditional, all, generative plugins and runs; by default real, each
     family, all. `real` and the controls that verdicts need are always among them. split:
-    "70/15/15"; folds: 5; neither: five folds for a classifier that takes seconds, else 70/15/15.
+    "70/15/15", or "given", the split that the data came with; folds: 5; neither: five folds for a
+    classifier that takes seconds, else 70/15/15.
     repeats: deal the folds anew so often. seeds: fits on each partition (default 5; 1 for a
     classifier without randomness).
 
@@ -237,8 +238,9 @@ def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
     """Raise StoreError where a part is empty or the training part lacks a class."""
     snapshot.require_images()
     if len(snapshot.classes) < 2:
-        raise StoreError(f"{snapshot.path} holds one class only: there is nothing to classify")
+        raise StoreError(f"{snapshot.path} holds one class only: ingest images of another")
     for partition in plan.partitions:
+        snapshot.require_parts(partition)
         parts = snapshot.parts(partition)
         for number, name in enumerate(("training", "validation", "test")):
             counts = snapshot.count_by_class(parts == number)
@@ -249,10 +251,7 @@ def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
                     "its groups are too few; add images, or choose --split or --folds"
                 )
             if not sum(counts.values()):
-                raise StoreError(
-                    f"the {name} part is empty under {partition.name}: the groups are too few; "
-                    "add images, or choose --split or --folds"
-                )
+                raise StoreError(empty_part(name, partition))
             if absent and number == 2:
                 missing = ", ".join(absent)
                 log.warning("note: %s has no %s image of %s", partition.name, name, missing)

@@ -111,7 +111,10 @@ def _in_folder(folder: Path) -> Package:
         setuptools = about.get("tool", {}).get("setuptools", {})
         parents = [Path(place).parent for place in setuptools.get("package-dir", {}).values()]
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split())
+        raise InputError(
+            f"{file} cannot be read: {why}; augkit plugin new NAME writes one that can"
+        ) from error
     places = [folder / "src", folder, *(folder / parent for parent in parents)]
     return _with_points(name, tuple(str(p.resolve()) for p in places if p.is_dir()), points)
 
@@ -260,7 +263,7 @@ def _serve(package: Package, first: int, tell: Callable[..., None]) -> None:
     """Examine the package, and its plugins from the one at `first`."""
     tell(begun=asdict(_Begun(package.name)))
     sys.path[:0] = package.paths
-    found = load(_entry_points(package))
+    found = load(_entry_points(package), careful=False)
     for finding in _of_package(package, found):
         tell(finding=asdict(finding))
     for index, plugin in list(enumerate(found.plugins))[first:]:

@@ -75,6 +75,7 @@ def export(
     fold: int | None = None,
     datasets: Sequence[str] = (),
     test_on: str | None = None,
+    masks: bool = False,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress = silent,
 ) -> Export:
@@ -83,8 +84,8 @@ def export(
     format: imagefolder, huggingface, webdataset or npz. arms: as in `evaluate`, real images and
     those of all runs that are named. parts: train, validation, test, each into a place of its own;
     mix_parts: all into one, which then says of each row what part it was of. split, folds,
-    datasets, test_on: as in `evaluate`; fold: which of the folds, counted from 1. shard_bytes: the
-    size of a tar file of webdataset.
+    datasets, test_on: as in `evaluate`; fold: which of the folds, counted from 1. masks: write
+    those as well, black where an image has none. shard_bytes: the size of a tar file of webdataset.
 
     Validation and test parts hold real images, with their labels; rows of runs that may not be
     trained on are left out. The folder appears whole or not at all. Raises InputError if it is
@@ -106,7 +107,8 @@ def export(
             _sweep(path)
             staged.mkdir()
             layout = LAYOUTS[format](staged, snapshot.classes, snapshot.shape, shard_bytes)
-            _write(layout, snapshot, found, selection.partition(), progress)
+            history = _History(snapshot, selection.partition())
+            _write(layout, found, history, masks=masks, progress=progress)
             _write_about(staged, values)
             _require_free(path)
             os.rename(staged, path)
@@ -195,13 +197,14 @@ def _write_about(folder: Path, values: Mapping[str, Any]) -> None:
 
 def _write(
     layout: Layout,
-    snapshot: Snapshot,
     found: Sequence[Collection],
-    partition: Partition,
+    history: _History,
+    *,
+    masks: bool,
     progress: Progress,
 ) -> None:
     """Write all images, a block at a time, and beside them a line for each."""
-    history = _History(snapshot, partition)
+    names = ["file_name", *(MASK_COLUMNS[:1] if masks else ())]
     total, done = sum(len(p.rows) for each in found for p in each.pieces), 0
     with closing(layout):
         for each in found:
@@ -209,15 +212,21 @@ def _write(
             order = layout.begin(each.name, each.labels)
             path = layout.metadata()
             with path.open("a", newline="", encoding="utf-8") as file:
-                lines = csv.DictWriter(file, ["file_name", *COLUMNS])
+                lines = csv.DictWriter(
+                    file, ["file_name", *COLUMNS, *(MASK_COLUMNS if masks else ())]
+                )
                 if not file.tell():
                     lines.writeheader()
-                for places in _blocks(order, int(np.prod(snapshot.shape))):
+                for places in _blocks(order, int(np.prod(samples.shape))):
                     pairs = zip(piece_of[places].tolist(), row_of[places].tolist(), strict=True)
                     rows = [history.row(each.pieces[piece], row) for piece, row in pairs]
-                    names = layout.add(samples.gather(places), rows)
-                    for name, row in zip(names, rows, strict=True):
-                        lines.writerow({"file_name": name, **_cells(row.about)})
+                    covers, masked = each.masks(places) if masks else (None, None)
+                    written = layout.add(samples.gather(places), rows, covers)
+                    for i, (files, row) in enumerate(zip(written, rows, strict=True)):
+                        cells = dict(zip(names, files, strict=True)) | _cells(row.about)
+                        if masked is not None:
+                            cells["masked"] = int(masked[i])
+                        lines.writerow(cells)
                     done += len(places)
                     progress("export", done, total)
 
@@ -237,6 +246,9 @@ COLUMNS = (
 )
 """Of metadata.csv, after file_name. No cell is empty, and none changes its type from one file to
 another, for readers that guess types: `-` and -1 say that there is nothing to say."""
+
+MASK_COLUMNS = ("mask_file_name", "masked")
+"""Besides, where masks are written. masked: 1, or 0 where there is none and the file is black."""
 
 _NO_TEXT, _NO_NUMBER = "-", -1
 

@@ -37,6 +37,7 @@ from augkit.interfaces import Extractor, Samples
 from augkit.store import durable
 from augkit.store.format import canonical, digest_of, is_staged
 from augkit.store.samples import JoinedSamples, StoredSamples
+from augkit.store.standing import Guard
 
 log = logging.getLogger("augkit")
 
@@ -64,6 +65,8 @@ class FeatureCache:
 
     folder: Path | None = None
     limit: int | None = None
+    guard: Guard = contextlib.nullcontext
+    """Held while a file is written."""
     _tables: dict[tuple[str, str], _Table] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,10 +74,10 @@ class FeatureCache:
         self._disk = None
         if self.folder is not None:
             limit = _usual_limit() if self.limit is None else self.limit
-            self._disk = _Disk(self.folder, limit)
+            self._disk = _Disk(self.folder, limit, self.guard)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureCache, (self.folder, self.limit)
+        return FeatureCache, (self.folder, self.limit, self.guard)
 
     def __call__(self, key: str, function: Extractor, samples: Samples) -> np.ndarray:
         """Return float32 (N, d), a new array, computing only what is not known yet.
@@ -271,6 +274,7 @@ class _Disk:
 
     folder: Path
     limit: int
+    guard: Guard
     refused: bool = False
     """Whether the user has been told that features are not kept."""
 
@@ -293,7 +297,8 @@ class _Disk:
         content = _packed(segment, rows, values)
         try:
             if self._make_room(len(content)):
-                durable.rewrite(self.folder / segment.path, content)
+                with self.guard():
+                    durable.rewrite(self.folder / segment.path, content)
         except FileNotFoundError:
             log.debug("%s was deleted while it was written to", self.folder)
         except OSError as error:

@@ -27,8 +27,9 @@ from augkit.errors import InputError, LineageError, OptionError, StoreError
 from augkit.interfaces import Augmenter, Context, Fitted, Progress, silent
 from augkit.interruption import stop_requests
 from augkit.making import check_pixels
-from augkit.partitions import HOLDOUT, Partition
+from augkit.partitions import HOLDOUT, Partition, home
 from augkit.plans import call
+from augkit.provenance import code_of
 from augkit.recipes import Amount, rebuild, recipes
 from augkit.store import DatasetStore, Model, Snapshot, durable
 from augkit.store.format import Entry, canonical, digest_of
@@ -91,6 +92,7 @@ def fit(
     plugin: str,
     options: Mapping[str, Any] | None = None,
     *,
+    split: str | None = None,
     budget: str | float | None = None,
     device: str | None = None,
     weights: str | Path | None = None,
@@ -98,6 +100,7 @@ def fit(
 ) -> FitResult:
     """Train an augmenter on the training part (70/15/15), or go on with a partial model.
 
+    split: "given" takes the training part of the split that the data came with.
     budget: seconds, or text such as "30m"; it then stops with what it has. device: cuda, mps or
     cpu; by default the fastest. weights: a folder with a model from elsewhere, which is taken
     instead if it was fitted on exactly these images. Raises an AugkitError; what was committed
@@ -108,7 +111,8 @@ def fit(
     augmenter = rebuild(recipe)
     if not augmenter.learns:
         raise OptionError(f"{plugin} learns nothing: augkit augment --plugin {plugin}")
-    work = Fit(opened, recipe["plugins"][0], augmenter, Training(budget, device, weights))
+    training = Training(budget, device, weights)
+    work = Fit(opened, recipe["plugins"][0], augmenter, training, home(split))
     model, made = work.obtain(go_on=True, progress=progress)
     folder = work.folder if weights is None and work.folder.exists() else None
     return FitResult(
@@ -139,6 +143,7 @@ class Fit:
         self.deadline = _deadline(self.training.budget)
         self.device = choose_device(self.training.device)
         self.snapshot = self.store.snapshot()
+        self.snapshot.require_parts(self.partition)
         self.source = self.snapshot.training(self.partition)
         if not len(self.source):
             raise StoreError(f"{self.store.path} has no training images: augkit ingest FOLDER")
@@ -266,8 +271,8 @@ class Fit:
         def describe(snapshot: Snapshot) -> Entry:
             if snapshot.training_digest(self.partition) != self.origin:
                 raise StoreError(
-                    f"the training images of {snapshot.path} changed meanwhile; the checkpoints of "
-                    f"what was trained on the old ones are in {self.folder}"
+                    f"the training images of {snapshot.path} changed meanwhile: run it again; the "
+                    f"checkpoints of what was trained on the old ones are in {self.folder}"
                 )
             return entry
 
@@ -286,6 +291,7 @@ class Fit:
             "complete": complete,
             "note": note,
             "details": _storable(details),
+            "code": code_of([self.member]),
         }
 
     def _keys(self) -> list[str]:
@@ -298,7 +304,7 @@ class Fit:
         would hide whether they show the right thing.
         """
         from augkit.descriptors import outline
-        from augkit.quality import class_distances, standardised
+        from augkit.distances import class_distances, standardised
 
         labels = self.source.labels
         wanted = np.repeat(np.unique(labels), _LOOKED_AT)
@@ -352,7 +358,8 @@ class Fit:
         recipe, name = about["recipe"], self.member["name"]
         if recipe["plugin"]["name"] != name:
             raise InputError(
-                f"{folder} is a model of {recipe['plugin']['name']!r}, not of {name!r}"
+                f"{folder} is a model of {recipe['plugin']['name']!r}, not of {name!r}: give it "
+                f"with --plugin {recipe['plugin']['name']}"
             )
         if recipe["classes"] != self.recipe["classes"]:
             raise LineageError(
@@ -399,7 +406,7 @@ def _copy_model(folder: Path, staged: Path) -> None:
         if not FILE_NAME.fullmatch(path.name):
             continue
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise InputError(f"{path} is no plain file: a model consists of plain files only")
+            raise InputError(f"{path} is no plain file, as all of a model must be: copy it again")
         shutil.copyfile(path, staged / path.name)
 
 
@@ -422,7 +429,7 @@ class _Stages:
 
 def _undertrained(apart: np.ndarray, snapshot: Snapshot) -> str:
     """Return in words which classes the model has not learned; empty: none."""
-    from augkit.quality import undertrained
+    from augkit.distances import undertrained
 
     names = ", ".join(snapshot.classes[c] for c in undertrained(apart))
     if not names:

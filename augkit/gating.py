@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from augkit.drafts import Block, Draft
 from augkit.engines.local import usable_cores
 from augkit.interfaces import Augmenter
 from augkit.making import Making, make_blocks
@@ -40,22 +41,40 @@ class Gate:
     score: list[np.ndarray] = field(default_factory=list)
     redrawn: int = 0
 
-    def blocks(self, how: Making) -> Iterator[np.ndarray]:
+    def blocks(self, how: Making, draft: Draft) -> Iterator[np.ndarray]:
         """Yield the images in order, uint8 (n, H, W, C); while one block is compared, the next
         is made.
 
-        A row that is drawn again has its new parameters in the plan.
+        A row that is drawn again has its new parameters in the plan. draft: has the blocks that
+        were made before, and keeps each new one.
         """
         start = 0
+        for block in draft.read():
+            yield self._taken(block, start)
+            start += len(block["images"])
+        plan = Plan(self.plan.parents[start:], self.plan.labels[start:], self.plan.params[start:])
         with ThreadPoolExecutor(how.workers or usable_cores()) as pool:
-            for images, _, _ in make_blocks(self.augmenter, self.source, self.plan, how):
-                found = self._nearest(images, pool)
+            for images, _, _ in make_blocks(self.augmenter, self.source, plan, how):
+                found, before = self._nearest(images, pool), self.redrawn
                 if self.redraw:
                     images, found = self._without_copies(images.copy(), found, start)
+                rows = slice(start, start + len(images))
+                block = {"images": images, "index": found.index, "score": found.score}
+                block |= {"params": self.plan.params[rows]}
+                block |= {"redrawn": np.array(self.redrawn - before)}
+                draft.keep(block)
                 self.index.append(found.index)
                 self.score.append(found.score)
                 yield images
-                start += len(images)
+                start = rows.stop
+
+    def _taken(self, block: Block, start: int) -> np.ndarray:
+        """Return the images of a block that was made before; take over what was found then."""
+        self.index.append(block["index"])
+        self.score.append(block["score"])
+        self.plan.params[start : start + len(block["images"])] = block["params"]
+        self.redrawn += int(block["redrawn"])
+        return block["images"]
 
     def nearest(self) -> Nearest:
         """Return the nearest training image of every row so far."""

@@ -258,6 +258,14 @@ class Augmenter:
         """Return uint8 (N, 256), the new grey level for each old one, if that is all it does."""
         return None
 
+    def interpolate(self, label: int, params: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Return the way from one image to another: uint8 (k, H, W, C). Only where there is one.
+
+        label: the class of both. params: (2,), the rows of `plan` that both come from. shares:
+        float64 (k,) in 0..1; 0 gives the pixels that `apply` makes of the first, 1 of the second.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define interpolate()")
+
     def save(self, folder: Path) -> None:
         """Write what was learned into an empty folder: safetensors and JSON, never pickle."""
         raise NotImplementedError(f"{type(self).__name__} must define save()")
@@ -274,6 +282,11 @@ class Augmenter:
     def learns(self) -> bool:
         """True if this augmenter must be fitted before it can make images."""
         return type(self).fit is not Augmenter.fit
+
+    @property
+    def interpolates(self) -> bool:
+        """True if it can show the way from one of its images to another."""
+        return type(self).interpolate is not Augmenter.interpolate
 
 
 @dataclass(frozen=True, order=True)

@@ -12,13 +12,15 @@ import tarfile
 import unicodedata
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from augkit.engines.local import ordered_map
 from augkit.interfaces import Shape
 from augkit.reports.sheets import picture
 
@@ -57,8 +59,13 @@ class Layout(ABC):
         """Begin a collection; return int64 (N,), the positions in the order to be given."""
 
     @abstractmethod
-    def add(self, images: np.ndarray, rows: Sequence[Row]) -> list[str]:
-        """Write some images, uint8 (n, H, W, C); return for each what metadata.csv calls it."""
+    def add(
+        self, images: np.ndarray, rows: Sequence[Row], masks: np.ndarray | None = None
+    ) -> list[tuple[str, ...]]:
+        """Write some images, uint8 (n, H, W, C), and their masks, uint8 (n, H, W), if any.
+
+        Returns for each what metadata.csv calls it, and then its mask.
+        """
 
     def metadata(self) -> Path:
         """Return the CSV file for the rows of the collection that has begun."""
@@ -78,12 +85,15 @@ class ImageFolder(Layout):
             (self.folder / name / label).mkdir(parents=True)
         return np.arange(len(labels))
 
-    def add(self, images: np.ndarray, rows: Sequence[Row]) -> list[str]:
-        """Write a PNG file for each image."""
+    def add(
+        self, images: np.ndarray, rows: Sequence[Row], masks: np.ndarray | None = None
+    ) -> list[tuple[str, ...]]:
+        """Write a PNG file for each image, and masks/PART/CLASS/ID.png for each mask."""
         names = [f"{self._name}/{self.classes[row.label]}/{row.id}.png" for row in rows]
-        for name, image in zip(names, images, strict=True):
-            (self.folder / name).write_bytes(png(image))
-        return names
+        write(self.folder, names, images)
+        if masks is None:
+            return [(name,) for name in names]
+        return list(zip(names, write(self.folder / "masks", names, masks), strict=True))
 
 
 class HuggingFace(Layout):
@@ -95,11 +105,15 @@ class HuggingFace(Layout):
         self._place.mkdir()
         return np.arange(len(labels))
 
-    def add(self, images: np.ndarray, rows: Sequence[Row]) -> list[str]:
-        """Write a PNG file for each image."""
-        for row, image in zip(rows, images, strict=True):
-            (self._place / f"{row.id}.png").write_bytes(png(image))
-        return [f"{row.id}.png" for row in rows]
+    def add(
+        self, images: np.ndarray, rows: Sequence[Row], masks: np.ndarray | None = None
+    ) -> list[tuple[str, ...]]:
+        """Write a PNG file for each image, and masks/ID.png beside it for each mask."""
+        names = [f"{row.id}.png" for row in rows]
+        write(self._place, names, images)
+        if masks is None:
+            return [(name,) for name in names]
+        return list(zip(names, write(self._place / "masks", names, masks), strict=True))
 
     def metadata(self) -> Path:
         """Return the file of the part: it is not read from anywhere else."""
@@ -107,7 +121,7 @@ class HuggingFace(Layout):
 
 
 class WebDataset(Layout):
-    """PART-000000.tar with ID.cls, ID.json and ID.png, in an order without a pattern.
+    """PART-000000.tar with ID.cls, ID.json, ID.png (and ID.mask.png), in an order without pattern.
 
     Equal exports give equal bytes: the order is drawn from a fixed seed, and no file has a time or
     an owner.
@@ -121,17 +135,23 @@ class WebDataset(Layout):
         self._name, self._shards = name, 0
         return np.random.Generator(np.random.Philox(0)).permutation(len(labels))
 
-    def add(self, images: np.ndarray, rows: Sequence[Row]) -> list[str]:
-        """Write three members for each image."""
-        found = []
-        for row, image in zip(rows, images, strict=True):
+    def add(
+        self, images: np.ndarray, rows: Sequence[Row], masks: np.ndarray | None = None
+    ) -> list[tuple[str, ...]]:
+        """Write three members for each image, four where there are masks."""
+        found: list[tuple[str, ...]] = []
+        covers = pngs(masks) if masks is not None else repeat(None)
+        for row, image, mask in zip(rows, pngs(images), covers, strict=False):
             about = json.dumps(row.about, ensure_ascii=False).encode()
-            contents = {"cls": b"%d" % row.label, "json": about, "png": png(image)}
+            contents = {"cls": b"%d" % row.label, "json": about, "png": image}
+            if mask is not None:
+                contents["mask.png"] = mask
             members = [(_member(f"{row.id}.{k}", len(v)), v) for k, v in contents.items()]
             tar = self._shard_for(sum(_size(member) for member, _ in members))
             for member, content in members:
                 tar.addfile(member, io.BytesIO(content))
-            found.append(self._shard_name(self._shards - 1))
+            shard = self._shard_name(self._shards - 1)
+            found.append((shard,) if mask is None else (shard, shard))
         return found
 
     def _shard_for(self, n_bytes: int) -> tarfile.TarFile:
@@ -170,53 +190,72 @@ class Npz(Layout):
     """data.npz with train_images, train_labels, val_images and so on, as MedMNIST names them.
 
     images uint8 (N, H, W), in colour (N, H, W, 3); labels int64 (N, 1); classes, text (K,). The
-    arrays are written row by row into the archive.
+    arrays are written row by row into the archive. In masks.npz: train_masks and so on, uint8
+    (N, H, W).
     """
 
-    FILE = "data.npz"
+    FILE, MASKS = "data.npz", "masks.npz"
 
     def __init__(self, folder: Path, classes: Sequence[str], shape: Shape, shard_bytes: int):
         super().__init__(folder, classes, shape, shard_bytes)
         self._archive = zipfile.ZipFile(folder / self.FILE, "x")
+        self._covers: zipfile.ZipFile | None = None
         self._images: IO[bytes] | None = None
+        self._masks: IO[bytes] | None = None
         self._write("classes", np.array(classes, str))
 
     def begin(self, name: str, labels: np.ndarray) -> np.ndarray:
         """Write the labels and the head of the images."""
         self._end()
-        short = {"validation": "val"}.get(name, name)
+        short = self._short = {"validation": "val"}.get(name, name)
         self._write(f"{short}_labels", labels[:, None])
         height, width, channels = self.shape
         shape = (len(labels), height, width, *([channels] if channels > 1 else []))
-        self._images = self._open(f"{short}_images", np.dtype(np.uint8), shape)
+        self._n = len(labels)
+        self._images = _member_of(self._archive, f"{short}_images", np.dtype(np.uint8), shape)
         return np.arange(len(labels))
 
-    def add(self, images: np.ndarray, rows: Sequence[Row]) -> list[str]:
-        """Append some images to the array that has begun."""
+    def add(
+        self, images: np.ndarray, rows: Sequence[Row], masks: np.ndarray | None = None
+    ) -> list[tuple[str, ...]]:
+        """Append some images to the array that has begun, and their masks to that of masks."""
         assert self._images is not None
         self._images.write(images.tobytes())
-        return [self.FILE] * len(rows)
+        if masks is None:
+            return [(self.FILE,)] * len(rows)
+        if self._masks is None:
+            self._covers = self._covers or zipfile.ZipFile(self.folder / self.MASKS, "x")
+            shape, name = (self._n, *masks.shape[1:]), f"{self._short}_masks"
+            self._masks = _member_of(self._covers, name, masks.dtype, shape)
+        self._masks.write(masks.tobytes())
+        return [(self.FILE, self.MASKS)] * len(rows)
 
     def _write(self, name: str, array: np.ndarray) -> None:
-        with self._open(name, array.dtype, array.shape) as member:
+        with _member_of(self._archive, name, array.dtype, array.shape) as member:
             member.write(array.tobytes())
 
-    def _open(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> IO[bytes]:
-        """Return a member to write an array into, in the order of C."""
-        member = self._archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
-        about = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_2_0(member, about)
-        return member
-
     def _end(self) -> None:
-        if self._images is not None:
-            self._images.close()
-        self._images = None
+        for member in (self._images, self._masks):
+            if member is not None:
+                member.close()
+        self._images = self._masks = None
 
     def close(self) -> None:
-        """Finish the archive."""
+        """Finish the archives."""
         self._end()
         self._archive.close()
+        if self._covers is not None:
+            self._covers.close()
+
+
+def _member_of(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...]
+) -> IO[bytes]:
+    """Return a member to write an array into, in the order of C."""
+    member = archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
+    about = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(member, about)
+    return member
 
 
 LAYOUTS: dict[str, type[Layout]] = {
@@ -228,10 +267,24 @@ LAYOUTS: dict[str, type[Layout]] = {
 
 
 def png(image: np.ndarray) -> bytes:
-    """Return uint8 (H, W, 1 or 3) as a PNG file, without loss."""
+    """Return uint8 (H, W, 1 or 3) or a mask (H, W) as a PNG file, without loss."""
     file = io.BytesIO()
-    picture(image).save(file, format="PNG")
+    picture(image if image.ndim == 3 else image[..., None]).save(file, format="PNG")
     return file.getvalue()
+
+
+def pngs(images: np.ndarray) -> Iterator[bytes]:
+    """Yield images as PNG files, in order; all cores are at work."""
+    return ordered_map(png, images)
+
+
+def write(folder: Path, names: Sequence[str], images: np.ndarray) -> list[str]:
+    """Write images as PNG files under these names; return their names from the folder's own on."""
+    for name, content in zip(names, pngs(images), strict=True):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return [f"{folder.name}/{name}" for name in names]
 
 
 def safe(text: str) -> str:

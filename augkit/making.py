@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from augkit.engines.local import Backend, ordered_map
+from augkit.engines.local import Backend, ordered_map, usable_cores
 from augkit.errors import LineageError, OptionError, PluginFailed
 from augkit.interfaces import Augmenter, Samples, Shape
 from augkit.partitions import Partition
-from augkit.plans import Plan, call, draw
+from augkit.plans import TIME_LIMIT, Plan, call, draw, too_long
 from augkit.recipes import made_by, rebuild
 from augkit.store import Run, Snapshot
 from augkit.store.reading import require_training
@@ -28,11 +29,27 @@ class Making:
     workers: int | None = None
     start_method: Backend = "threads"
     block: int = 64
+    time_limit: float = TIME_LIMIT
+    """Seconds that a plugin may take for one block."""
+
+    BUFFER: ClassVar[int] = 256 * 2**20
+    """Bytes that the images of all blocks under way may take, with what they are made from."""
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("block", self.block)):
             if value is not None and value < 1:
                 raise OptionError(f"{name} is {value}; it must be at least 1")
+        if not self.time_limit > 0:
+            raise OptionError(f"time_limit is {self.time_limit}; it must be above 0 seconds")
+
+    def rows_of_block(self, shape: Shape) -> int:
+        """Return how many images make a block: fewer where they are so large that many need much.
+
+        Twice as many blocks as workers are under way, and one is being written.
+        """
+        under_way = 2 * (self.workers or usable_cores()) + 1
+        fitting = self.BUFFER // (2 * math.prod(shape) * under_way)
+        return min(self.block, max(fitting, 1))
 
 
 class MadeSamples(Samples):
@@ -89,23 +106,38 @@ def make(snapshot: Snapshot, run: Run, partition: Partition) -> MadeSamples:
 class _Task:
     """What a worker needs to make one block."""
 
-    images: np.ndarray | None
+    parents: StoredSamples | None
     labels: np.ndarray
     params: np.ndarray
-    masks: np.ndarray | None
-    masked: np.ndarray | None
     shape: Shape
+    with_masks: bool
+    twice: bool = False
+    """Make some of it again, and compare."""
+    images: np.ndarray | None = None
+    masks: np.ndarray | None = None
+    masked: np.ndarray | None = None
+
+    def read(self) -> _Task:
+        """Return the same with the images and masks of the parents, read from the store."""
+        if self.parents is None:
+            return self
+        masks, masked = self.parents.masks(slice(None)) if self.with_masks else (None, None)
+        if masked is not None and not masked.any():
+            masks, masked = None, None
+        return replace(self, parents=None, images=self.parents[:], masks=masks, masked=masked)
 
 
-def _task(source: StoredSamples, plan: Plan, chosen: np.ndarray, *, masks: bool = False) -> _Task:
-    labels, params = plan.labels[chosen], plan.params[chosen]
-    if len(chosen) and plan.parents[chosen[0]] < 0:
-        return _Task(None, labels, params, None, None, source.shape)
-    parents = source.take(plan.parents[chosen])
-    found, masked = parents.masks(slice(None)) if masks else (None, None)
-    if masked is not None and not masked.any():
-        found, masked = None, None
-    return _Task(parents[:], labels, params, found, masked, source.shape)
+def _task(
+    source: StoredSamples,
+    plan: Plan,
+    chosen: np.ndarray,
+    *,
+    masks: bool = False,
+    twice: bool = False,
+) -> _Task:
+    made_of_none = len(chosen) and plan.parents[chosen[0]] < 0
+    parents = None if made_of_none else source.take(plan.parents[chosen])
+    return _Task(parents, plan.labels[chosen], plan.params[chosen], source.shape, masks, twice)
 
 
 Made = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
@@ -113,25 +145,42 @@ Made = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 
 
 def make_blocks(
-    augmenter: Augmenter, source: StoredSamples, plan: Plan, how: Making
+    augmenter: Augmenter, source: StoredSamples, plan: Plan, how: Making, *, masks: bool = False
 ) -> Iterator[Made]:
-    """Yield all images of a plan in order, a block at a time; memory does not grow with them."""
-    rows = np.arange(len(plan.labels))
+    """Yield all images of a plan in order, a block at a time; memory does not grow with them.
+
+    masks: whether those of the parents are moved along.
+    """
+    rows, block = np.arange(len(plan.labels)), how.rows_of_block(source.shape)
     tasks = (
-        _task(source, plan, rows[start : start + how.block], masks=True)
-        for start in range(0, len(rows), how.block)
+        _task(source, plan, rows[start : start + block], masks=masks, twice=start == 0)
+        for start in range(0, len(rows), block)
     )
-    return ordered_map(
-        partial(_make, augmenter), tasks, workers=how.workers, backend=how.start_method
-    )
+    if how.start_method != "threads":  # each process would open the files for itself
+        tasks = (task.read() for task in tasks)
+    try:
+        yield from ordered_map(
+            partial(_make, augmenter),
+            tasks,
+            workers=how.workers,
+            backend=how.start_method,
+            limit=how.time_limit,
+        )
+    except TimeoutError as error:
+        what = f"a block of {block} images"
+        raise too_long(augmenter, what, how.time_limit) from error
 
 
 def _make(augmenter: Augmenter, task: _Task) -> Made:
     """Make one block, and hold what the plugin returns against the contract."""
-    if task.images is not None:
-        task.images.flags.writeable = False
+    task = task.read()
+    for given in (task.images, task.labels, task.params, task.masks):
+        if given is not None:
+            given.flags.writeable = False
     made = call(augmenter, "apply", task.images, task.labels, task.params)
     check_pixels(augmenter, "apply", made, (len(task.labels), *task.shape))
+    if task.twice:
+        _check_repeats(augmenter, task, made)
     if task.masks is None:
         return made, None, None
     masks = call(augmenter, "apply_masks", task.masks, task.params)
@@ -139,6 +188,26 @@ def _make(augmenter: Augmenter, task: _Task) -> Made:
         return made, None, None
     check_pixels(augmenter, "apply_masks", masks, task.masks.shape)
     return made, masks, task.masked
+
+
+_AGAIN = 4
+"""Rows of a run that are made twice, where each row stands for itself."""
+
+
+def _check_repeats(augmenter: Augmenter, task: _Task, made: np.ndarray) -> None:
+    """Raise PluginFailed if a plugin does not make the same pixels of the same input again.
+
+    Rows of a generator are made in the same company: networks may round otherwise in another.
+    """
+    n = len(made) if task.images is None else min(_AGAIN, len(made))
+    images = None if task.images is None else task.images[:n]
+    again = call(augmenter, "apply", images, task.labels[:n], task.params[:n])
+    check_pixels(augmenter, "apply", again, (n, *task.shape))
+    if not np.array_equal(again, made[:n]):
+        raise PluginFailed(
+            f"plugin {augmenter.name!r}: apply() makes other pixels when it is given the same "
+            "images and the same parameters again; what is random belongs into plan()"
+        )
 
 
 def check_pixels(augmenter: Augmenter, method: str, made: Any, expected: tuple[int, ...]) -> None:

@@ -145,6 +145,18 @@ class Gallery:
         return float(duplicates.bar(level, THRESHOLD)) - THRESHOLD
 
 
+def resemblance(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return how much each image resembles its counterpart: float32 (n,), as `Nearest.score`.
+
+    Both uint8 (n, H, W, C), any height and width.
+    """
+    found = np.zeros(len(images), np.float32)
+    only = np.zeros(1, np.int64)
+    for i, (image, other) in enumerate(zip(images, others, strict=True)):
+        found[i] = Gallery._of(_print(other)[None])._nearest(_print(image), only)[1]
+    return found
+
+
 def _print(image: np.ndarray) -> np.ndarray:
     """Return the print of one image: float32 (96, 96)."""
     return duplicates.fingerprints(image[None])[0]

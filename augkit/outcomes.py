@@ -6,6 +6,7 @@ why there is none, the line that makes it again, versions, and the commit that w
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import json
@@ -19,8 +20,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from augkit import __version__
-from augkit.errors import StoreError
+from augkit.errors import PluginNotFound, StoreError
 from augkit.outcome import Evaluation
+from augkit.provenance import code_of
+from augkit.registry import OWN_DISTRIBUTION, registry
 from augkit.store import DatasetStore, Snapshot, durable
 from augkit.store.format import canonical, digest_of, signed, unsigned
 from augkit.tables import typed
@@ -70,7 +73,7 @@ def keep(
         "version": __version__,
         "command": command,
         "commit": snapshot.number,
-        "environment": _environment(),
+        "environment": _environment() | _packages(cells),
         "cells": [cell.as_json() for cell in cells],
     }
     outcome = signed(about)
@@ -86,7 +89,8 @@ def keep(
         pass  # not there yet, or damaged
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     try:
-        durable.rewrite(path, canonical({**outcome, "created": now}))
+        with store.standing(snapshot).held():
+            durable.rewrite(path, canonical({**outcome, "created": now}))
     except OSError as error:
         if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
             raise StoreError(f"cannot write to {path.parent}: {error.strerror}") from error
@@ -114,6 +118,18 @@ def command_line(verb: str, options: Mapping[str, Any], flags: Mapping[str, Any]
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str)
+
+
+def _packages(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return version and hash of the packages of others whose classifiers were evaluated."""
+    found = {}
+    for name in {cell.evaluation.classifier for cell in cells if cell.evaluation}:
+        with contextlib.suppress(PluginNotFound):
+            plugin = registry().find(name, "classifier")
+            if plugin.distribution != OWN_DISTRIBUTION:
+                (code,) = code_of([vars(plugin)])
+                found[plugin.distribution] = f"{plugin.version}, RECORD {code['record'] or 'none'}"
+    return found
 
 
 def _environment() -> dict[str, str]:

@@ -3,7 +3,8 @@
 Every group of images lies in one fold, so a partition never separates relatives. 70/15/15 is folds
 0-13, 14-16 and 17-19; five-fold cross-validation tests folds 4k to 4k+3, validates on the next
 three and trains on thirteen. Repeat r > 0 deals the folds anew, by a permutation that r seeds.
-To test on another data set, 17 folds of all others train and three validate.
+To test on another data set, 17 folds of all others train and three validate. The given split is
+that of the data sets themselves, less what would leak: `given_parts`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Scope:
         if self.held_out and self.datasets and self.held_out not in self.datasets:
             raise OptionError(
                 f"{self.held_out} is to be tested on and is not among the data sets "
-                f"{', '.join(self.datasets)}"
+                f"{', '.join(self.datasets)}: add it"
             )
 
 
@@ -53,6 +54,8 @@ class Partition:
     validation: tuple[int, ...]
     test: tuple[int, ...]
     scope: Scope = EVERYTHING
+    given: bool = False
+    """The parts are those that the data sets came with; folds decide where they say nothing."""
 
     def part_of_fold(self) -> np.ndarray:
         """Return int8 (20,): 0 train, 1 validation, 2 test, -1 none."""
@@ -79,7 +82,7 @@ def split(shares: str = "70/15/15", repeat: int = 0) -> Partition:
     if sum(numbers) != 100 or any(n % 5 or not n for n in numbers):
         raise OptionError(
             f"split {shares!r} is not three percentages in steps of 5 that add up to 100, "
-            "such as 70/15/15"
+            "such as 70/15/15; given is the split that the data came with"
         )
     train, validation, _ = [n * N_FOLDS // 100 for n in numbers]
     order = _order(repeat)
@@ -118,12 +121,16 @@ def protocol(
         raise OptionError("give --split or --folds, not both")
     if scope.held_out and (shares is not None or folds is not None):
         raise OptionError("a test on another data set takes all of it: no --split, no --folds")
+    if shares == GIVEN.name and repeats > 1:
+        raise OptionError("the given split is one split: no --repeats; --seeds fits it more often")
     partitions: list[Partition] = []
     for repeat in range(repeats):
         if scope.held_out:
             partitions.append(_across(scope.held_out, repeat))
         elif folds is not None:
             partitions += k_fold(folds, repeat)
+        elif shares == GIVEN.name:
+            partitions.append(GIVEN)
         else:
             partitions.append(split(shares or "70/15/15", repeat))
     name = f"{folds} folds" if folds is not None else partitions[0].name
@@ -132,6 +139,14 @@ def protocol(
     within = _in_words(scope)
     named = (replace(p, name=p.name + within, scope=scope) for p in partitions)
     return Protocol(name + within, tuple(named), repeats)
+
+
+def empty_part(part: str, partition: Partition) -> str:
+    """Return in words that nothing lies in a part, and what to do."""
+    why = "the groups are too few; add images, or choose --split or --folds"
+    if partition.given:
+        why = "no data set came with one; choose --split 70/15/15, or --folds"
+    return f"the {part} part is empty under {partition.name}: {why}"
 
 
 def _across(dataset: str, repeat: int) -> Partition:
@@ -159,3 +174,43 @@ def _named(name: str, repeat: int) -> str:
 
 HOLDOUT = split()
 """The partition that runs are made for unless told otherwise: 70/15/15."""
+
+GIVEN = Partition("given", (*range(14), *range(17, N_FOLDS)), (14, 15, 16), (), given=True)
+"""The split that the data sets came with. Where one gives no validation part, folds 14 to 16 of its
+training part validate."""
+
+HOMES = (HOLDOUT, GIVEN)
+"""The partitions that runs may be made for; under any other they are made again."""
+
+
+def home(shares: str | None) -> Partition:
+    """Return the partition that a run is made for. Raises OptionError for any other."""
+    for partition in HOMES:
+        if shares in (None, partition.name):
+            return partition
+    raise OptionError(
+        f"split is {shares!r}; a run is made for {HOLDOUT.name} or for the {GIVEN.name} split, and "
+        "evaluate makes it again for any other"
+    )
+
+
+def given_parts(
+    given: np.ndarray, by_fold: np.ndarray, datasets: np.ndarray, groups: np.ndarray
+) -> np.ndarray:
+    """Return int8 (N,): the part of each image under the given split, -1 for what is left out.
+
+    given: int8 (N,), the part that its data set gives an image, -1: none. by_fold: int8 (N,), that
+    of its fold, which decides only in a data set without validation images: there it takes them
+    from the training part. datasets: str (N,). groups: int64 (N,); relatives stay together in the
+    latest part that one of them is in, and those of an earlier part are left out. So the test part
+    is whole, as it was published, and nothing that is trained on has a relative in it.
+    """
+    parts = given.astype(np.int8)
+    for name in np.unique(datasets):
+        own = datasets == name
+        if not (given[own] == 1).any():
+            parts[own & (given == 0) & (by_fold == 1)] = 1
+    latest = np.full(int(groups.max(initial=-1)) + 1, -1, np.int8)
+    np.maximum.at(latest, groups, parts)
+    parts[parts < latest[groups]] = -1
+    return parts

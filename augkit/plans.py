@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from augkit.engines.local import ordered_map
 from augkit.errors import AugkitError, OptionError, PluginFailed
 from augkit.interfaces import Augmenter, Classifier, Samples
+
+TIME_LIMIT = 600.0
+"""Seconds that a plugin may take to draw a plan, or to make one block of images."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,24 @@ class Plan:
     """Structured (N,)."""
 
 
-def draw(augmenter: Augmenter, recipe: Mapping[str, Any], source: Samples) -> Plan:
-    """Return the whole plan of a run: depends on recipe, labels and image shape alone."""
+def draw(
+    augmenter: Augmenter,
+    recipe: Mapping[str, Any],
+    source: Samples,
+    *,
+    limit: float = TIME_LIMIT,
+) -> Plan:
+    """Return the whole plan of a run: depends on recipe, labels and image shape alone.
+
+    limit: seconds that the plugin may take.
+    """
     entropy = int.from_bytes(hashlib.sha256(recipe["plugin"].encode()).digest()[:8], "big")
     stream = np.random.SeedSequence([recipe["seed"], entropy])
     for_sources, for_params = (np.random.Generator(np.random.Philox(s)) for s in stream.spawn(2))
     labels = source.labels
     chosen = _choose_sources(labels, recipe["amount"], augmenter, for_sources)
     wanted = labels[chosen]
-    params = call(augmenter, "plan", wanted.copy(), source.shape, for_params)
+    params = call_in_time(limit, augmenter, "plan", wanted.copy(), source.shape, for_params)
     if (
         not isinstance(params, np.ndarray)
         or params.shape != wanted.shape
@@ -93,12 +106,31 @@ def _repeat(pool: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
     return np.concatenate([np.tile(pool, times), extra])
 
 
+def call_in_time(limit: float, plugin: Augmenter | Classifier, method: str, *arguments: Any) -> Any:
+    """Call a plugin, for at most `limit` seconds. Raises PluginFailed."""
+    try:
+        (found,) = ordered_map(
+            lambda _: call(plugin, method, *arguments), [None], workers=1, limit=limit
+        )
+    except TimeoutError as error:
+        raise too_long(plugin, f"{method}()", limit) from error
+    return found
+
+
+def too_long(plugin: Augmenter | Classifier, what: str, limit: float) -> PluginFailed:
+    """Return the error of a plugin that has not ended in time."""
+    return PluginFailed(
+        f"plugin {plugin.name!r}: {what} has not ended after {limit:g} s; if it only is slow, "
+        "--time-limit SECONDS allows more"
+    )
+
+
 def call(plugin: Augmenter | Classifier, method: str, *arguments: Any) -> Any:
     """Call a plugin; whatever it raises becomes a named error with the cause kept."""
     try:
         return getattr(plugin, method)(*arguments)
     except AugkitError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise PluginFailed(f"plugin {plugin.name!r} failed in {method}(): {why}") from error

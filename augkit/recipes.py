@@ -16,7 +16,8 @@ from augkit import options as option_tools
 from augkit.chain import chain
 from augkit.errors import OptionError
 from augkit.interfaces import Augmenter
-from augkit.partitions import HOLDOUT
+from augkit.partitions import HOLDOUT, Partition
+from augkit.provenance import Code, code_of
 from augkit.registry import Plugin, registry
 from augkit.store import Run
 from augkit.store.format import digest_of
@@ -65,6 +66,7 @@ def recipes(
     amount: Amount,
     seed: int,
     reject_copies: bool = False,
+    partition: Partition = HOLDOUT,
 ) -> list[dict[str, Any]]:
     """Return for each plugin or chain its recipe as JSON values, with every option spelt out.
 
@@ -80,7 +82,7 @@ def recipes(
             "plugins": [_member(plugin, next(shares)) for plugin in members],
             "seed": int(seed),
             "amount": amount.as_recipe(),
-            "partition": HOLDOUT.name,
+            "partition": partition.name,
             **({"reject_copies": True} if reject_copies and _learns(members) else {}),
         }
         for spec, members in zip(specs, chains, strict=True)
@@ -121,6 +123,12 @@ def rebuild(recipe: Mapping[str, Any]) -> Augmenter:
     return chain(
         [found.find(p["name"], "augmenter").build(p["options"]) for p in recipe["plugins"]]
     )
+
+
+def installed_code(run: Run) -> Code:
+    """Return which packages offer the plugins of a run here and now."""
+    here = [registry().find(p["name"], "augmenter") for p in run.recipe["plugins"]]
+    return code_of([{"distribution": p.distribution, "version": p.version} for p in here])
 
 
 def made_by(run: Run) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -22,6 +23,7 @@ import pluggy
 from augkit import hookspecs, options
 from augkit.errors import AugkitError, PluginFailed, PluginNotFound
 from augkit.interfaces import About, Augmenter, Classifier
+from augkit.rehearsal import rehearse
 
 GROUP = "augkit"
 OWN_DISTRIBUTION = "augkit"
@@ -147,14 +149,22 @@ def registry() -> Registry:
     return load(entry_points(group=GROUP))
 
 
-def load(points: Any) -> Registry:
+def load(points: Any, *, careful: bool = True) -> Registry:
     """Return the plugins behind these entry points, each loaded by itself.
 
-    What a plugin prints while it is loaded goes to stderr: stdout is for results.
+    What a plugin prints while it is loaded goes to stderr: stdout is for results. Packages of
+    others are left alone where AUGKIT_DISABLE_PLUGINS or AUGKIT_PLUGINS says so; a new one is
+    imported in a child process first. careful: False where this is a child that may end, and that
+    was asked for these very packages.
     """
     found: dict[tuple[Kind, str], Plugin] = {}
     failures: list[Failure] = []
-    for point in sorted(points, key=_precedence):
+    ordered = sorted(points, key=_precedence)
+    barred = _all_barred(ordered) if careful else {}
+    for point in ordered:
+        if point in barred:
+            failures.append(Failure(point.name, _distribution(point)[0], barred[point]))
+            continue
         with contextlib.redirect_stdout(sys.stderr):
             items = list(_load_one(point))
         for item in items:
@@ -165,6 +175,30 @@ def load(points: Any) -> Registry:
             else:
                 found[item.kind, item.name] = item
     return Registry(tuple(found.values()), tuple(failures))
+
+
+def _all_barred(points: Sequence[EntryPoint]) -> dict[EntryPoint, str]:
+    """Return which entry points are not to be loaded, each with the reason in words."""
+    barred = {point: why for point in points if (why := _barred(point))}
+    others = [p for p in points if p not in barred and _distribution(p)[0] != OWN_DISTRIBUTION]
+    return barred | rehearse(others)
+
+
+def _barred(point: EntryPoint) -> str:
+    """Return why a package is not to be loaded: the user does not want it; empty if it is."""
+    name, listed = _distribution(point)[0], os.environ.get("AUGKIT_PLUGINS")
+    if name == OWN_DISTRIBUTION:
+        return ""
+    if os.environ.get("AUGKIT_DISABLE_PLUGINS", "0") not in ("", "0"):
+        return "not loaded: AUGKIT_DISABLE_PLUGINS is set"
+    if listed is not None and _normal(name) not in map(_normal, listed.split(",")):
+        return f"not loaded: AUGKIT_PLUGINS is {listed!r}, which does not name it"
+    return ""
+
+
+def _normal(distribution: str) -> str:
+    """Return the name of a distribution as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 
 
 def _precedence(point: EntryPoint) -> tuple[bool, str, str]:

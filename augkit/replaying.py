@@ -12,8 +12,10 @@ import numpy as np
 
 from augkit.errors import InputError, OptionError
 from augkit.interfaces import Augmenter, Progress, silent
+from augkit.making import check_pixels
 from augkit.plans import call
-from augkit.recipes import rebuild
+from augkit.provenance import changed_code
+from augkit.recipes import installed_code, rebuild
 from augkit.store import DatasetStore, Run, Snapshot
 from augkit.store.locate import open_store
 from augkit.tables import counted
@@ -112,6 +114,7 @@ def replay(
     if output is not None:
         _write(made[0], Path(output))
     versions = _changed(found.environment, call(augmenter, "environment"))
+    others = changed_code(found.code, installed_code(found))
     params = snapshot.params(run)
     one = row is not None
     seeded = one and found.model is not None and "seed" in (params.dtype.names or ())
@@ -126,7 +129,7 @@ def replay(
         model=found.model,
         seed=int(params["seed"][row]) if seeded else None,
         parent=_parent(snapshot, found, row),
-        versions=versions,
+        versions=", ".join(filter(None, (versions, others))),
         output=str(output) if output is not None else None,
     )
 
@@ -141,7 +144,9 @@ def _pairs(
         rows = chosen[start : start + _BLOCK]
         sources = real.take(parents[rows])[:] if parents is not None else None
         labels = kept.labels[rows]
-        yield call(augmenter, "apply", sources, labels, params[rows]), kept.take(rows)[:]
+        made = call(augmenter, "apply", sources, labels, params[rows])
+        check_pixels(augmenter, "apply", made, (len(rows), *snapshot.shape))
+        yield made, kept.take(rows)[:]
 
 
 def _parent(snapshot: Snapshot, run: Run, row: int | None) -> str | None:

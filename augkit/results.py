@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from augkit.errors import StoreError
 from augkit.interfaces import Look
 from augkit.store import durable
 from augkit.store.format import canonical, digest_of, signed, unsigned
+from augkit.store.standing import Guard
 
 log = logging.getLogger("augkit")
 
@@ -34,6 +36,8 @@ class Results:
     """A folder with one JSON file a task; deleting it costs time and nothing else."""
 
     folder: Path
+    guard: Guard = nullcontext
+    """Held while one is written."""
 
     def read(self, task: dict[str, Any]) -> Result | None:
         """Return the outcome of a task; None if not computed yet."""
@@ -69,13 +73,14 @@ class Results:
         try:
             found = unsigned(json.loads(self._path(task).read_bytes()))
             return found if found and found["task"] == task else {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
 
     def _write(self, task: dict[str, Any], fields: dict[str, Any]) -> None:
         content = canonical(signed({"task": task} | fields))
         try:
-            durable.rewrite(self._path(task), content)
+            with self.guard():
+                durable.rewrite(self._path(task), content)
         except PermissionError:
             log.warning("results are not kept: %s cannot be written to", self.folder)
         except OSError as error:

@@ -246,7 +246,9 @@ def new(name: str, kind: Kind = "augmenter", folder: Path | str | None = None) -
             f"augkit plugin new {name}{_FLAG[kind]} --folder FOLDER"
         ) from None
     except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"{target} cannot be written: {error.strerror}; choose --folder DIR"
+        ) from error
     return NewPackage(name, kind, target, tuple(texts))
 
 

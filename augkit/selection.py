@@ -11,7 +11,7 @@ import numpy as np
 from augkit.arms import BALANCED, REAL, choose_arms, under
 from augkit.errors import LineageError, OptionError, StoreError
 from augkit.interfaces import Samples
-from augkit.partitions import HOLDOUT, PARTS, Partition, Scope, protocol
+from augkit.partitions import PARTS, Partition, Scope, empty_part, protocol
 from augkit.recipes import listed, whole
 from augkit.store import Snapshot
 from augkit.store.samples import JoinedSamples, StoredSamples
@@ -86,6 +86,18 @@ class Collection:
         """Return int64 (N,)."""
         return np.concatenate([piece.labels for piece in self.pieces])
 
+    def masks(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return masks, uint8 (n, H, W) of 0 and 255, and bool (n,): which images have one."""
+        ends = np.cumsum([len(piece.rows) for piece in self.pieces])
+        piece_of = np.searchsorted(ends, positions, side="right")
+        height, width = self.pieces[0].samples.shape[:2]
+        out, masked = np.zeros((len(positions), height, width), np.uint8), np.zeros_like(piece_of)
+        for index in np.unique(piece_of).tolist():
+            here, piece = piece_of == index, self.pieces[index]
+            local = positions[here] - (ends[index] - len(piece.rows))
+            out[here], masked[here] = piece.samples.take(local).masks(slice(None))
+        return out, masked.astype(bool)
+
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """Return for each position its piece and its row there, both int64 (N,)."""
         sizes = [len(piece.rows) for piece in self.pieces]
@@ -118,7 +130,7 @@ def collect(snapshot: Snapshot, selection: Selection, part: str) -> Collection:
             found = [under(snapshot, run, partition) or run for run in runs]
             made = {run: snapshot.trainable(run, partition) for run in found}
             if runs and not any(rows.any() for rows in made.values()):
-                raise LineageError(_nothing(arm, partition))
+                raise LineageError(_nothing(arm, snapshot.run(runs[0]).partition, partition))
             known = {piece.run for piece in pieces}
             for run in [name for name in made if name not in known]:
                 pieces.append(_augmented(snapshot, partition, run))
@@ -136,12 +148,10 @@ def chosen_arms(snapshot: Snapshot, wanted: Sequence[str]) -> dict[str, tuple[st
 
 def _real(snapshot: Snapshot, partition: Partition, part: str) -> Piece:
     snapshot.require_images()
+    snapshot.require_parts(partition)
     rows = np.flatnonzero(snapshot.parts(partition) == PARTS.index(part))
     if not len(rows):
-        raise StoreError(
-            f"the {part} part is empty under {partition.name}: the groups are too few; "
-            "add images, or choose --split or --folds"
-        )
+        raise StoreError(empty_part(part, partition))
     read = {"train": snapshot.training, "validation": snapshot.validation, "test": snapshot.test}
     return Piece(part, REAL, rows, read[part](partition), snapshot.real.labels[rows])
 
@@ -152,12 +162,12 @@ def _augmented(snapshot: Snapshot, partition: Partition, run: str) -> Piece:
     return Piece(PARTS[0], run, rows, samples, samples.labels)
 
 
-def _nothing(arm: str, partition: Partition) -> str:
-    if partition == HOLDOUT:
+def _nothing(arm: str, made_for: str, partition: Partition) -> str:
+    if partition.name == made_for:
         why = "its images are not trained on any more: augment again"
     else:
         why = (
-            f"it was made for {HOLDOUT.name}, which --split {HOLDOUT.name} takes; a generative one "
+            f"it was made for {made_for}, which --split {made_for} takes; a generative one "
             "is fitted anew for other partitions by augkit evaluate --refit"
         )
     return f"no row of {arm!r} may be trained on under {partition.name}: {why}"

@@ -288,7 +288,7 @@ def _check(snapshot: Snapshot, asked: Design) -> None:
     snapshot.require_images()
     for name, datasets in asked.datasets.items():
         if not datasets:
-            raise OptionError(f"{name} names no data set")
+            raise OptionError(f"{name} must name a data set at least")
         snapshot.require_datasets(datasets)
     snapshot.require_datasets([asked.test_on] if asked.test_on is not None else [])
     snapshot.require_classes([asked.positive] if asked.positive is not None else [])

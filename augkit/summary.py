@@ -14,7 +14,8 @@ import numpy as np
 
 from augkit.errors import InputError
 from augkit.features import cache_size
-from augkit.partitions import HOLDOUT, PARTS, k_fold
+from augkit.given import GivenSplit
+from augkit.partitions import HOLDOUT, HOMES, PARTS, k_fold
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.locate import open_store
 from augkit.tables import counted, one_line, table, typed
@@ -70,6 +71,11 @@ class StoreInfo:
                 f"{counted(len(real['conflicts']), 'image')} left out, with relatives of another "
                 "class (info --rows FILE.csv names them; ingest --conflicts keep takes them in)"
             )
+        lines += _given_in_words(real.get("given"))
+        if real["decisions"]:
+            words = Counter(each["decision"] for each in real["decisions"])
+            said = ", ".join(f"{n} {word}" for word, n in sorted(words.items()))
+            lines.append(f"{counted(len(real['decisions']), 'pair')} decided by hand: {said}")
         if len(self.values["classes"]) > 1:
             lines.append(_detectable(real["smallest_detectable"]))
         return "\n".join(lines)
@@ -153,8 +159,28 @@ def _real(snapshot: Snapshot) -> dict[str, Any]:
         "mask_files": sum(e["mask_files"] for e in snapshot.entries if e["kind"] == "ingest"),
         "colour": int(real.colour.sum()),
         "conflicts": real.keys[real.conflict].tolist(),
+        "decisions": [
+            {"first": str(real.keys[a]), "second": str(real.keys[b]), "decision": word}
+            for a, b, word in snapshot.decisions
+        ],
         "smallest_detectable": smallest_detectable(snapshot),
+        **_given(snapshot),
     }
+
+
+def _given(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the split that the images came with, if they came with one."""
+    found = GivenSplit.of(snapshot)
+    if not found:
+        return {}
+    return {"given": found.as_values() | {"said": found.sentences()}}
+
+
+def _given_in_words(given: dict[str, Any] | None) -> list[str]:
+    if given is None:
+        return []
+    counts = ", ".join(f"{n} {part}" for part, n in given["rows"].items() if n)
+    return [f"came with a split of its own, --split given: {counts}", *given["said"]]
 
 
 def _cache(store: DatasetStore) -> dict[str, Any]:
@@ -186,7 +212,7 @@ def _models(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def _runs(snapshot: Snapshot) -> list[dict[str, Any]]:
-    stale = snapshot.stale_runs(HOLDOUT)
+    stale = snapshot.stale_runs(*HOMES)
     return [
         {
             "name": run.name,
@@ -249,16 +275,19 @@ def _points(low: float, high: float) -> str:
 def _write_rows(snapshot: Snapshot, path: Path) -> None:
     real, parts = snapshot.real, snapshot.parts(HOLDOUT)
     names = ["left out", *PARTS]
+    with_given = bool((real.given >= 0).any())
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["key", "dataset", "class", "group", "fold", "part"])
+            head = ["key", "dataset", "class", "group", "fold", "part"]
+            writer.writerow([*head, "given"] if with_given else head)
             for i, (key, dataset) in enumerate(
                 zip(real.keys.tolist(), real.datasets.tolist(), strict=True)
             ):
                 label = snapshot.classes[real.labels[i]]
-                part = names[parts[i] + 1]
-                writer.writerow([key, dataset, label, real.groups[i], real.folds[i], part])
+                row = [key, dataset, label, real.groups[i], real.folds[i], names[parts[i] + 1]]
+                given = PARTS[real.given[i]] if real.given[i] >= 0 else ""
+                writer.writerow([*row, given] if with_given else row)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 

@@ -32,6 +32,7 @@ from augkit.arms import (
 from augkit.budgeting import LIMIT, Budget, Work, cut_to_fit, in_words, part_of, seconds
 from augkit.errors import AugkitError, PluginFailed, TrainingFailed
 from augkit.features import FeatureCache
+from augkit.given import GivenSplit
 from augkit.interfaces import (
     Classifier,
     Context,
@@ -134,8 +135,9 @@ class Trial:
     """Arms that could not be fitted, each with the cause."""
 
     def __post_init__(self) -> None:
-        self.results = Results(self.store.side_folder("results"))
-        self.cache = FeatureCache(self.store.side_folder("cache"))
+        guard = self.store.standing(self.snapshot).held
+        self.results = Results(self.store.side_folder("results"), guard)
+        self.cache = FeatureCache(self.store.side_folder("cache"), guard=guard)
         self.provenance = self.classifier.provenance()
         self.parts = [self._parts(partition) for partition in self.plan.partitions]
         self._found: dict[str, Result] = {}
@@ -614,6 +616,7 @@ class Trial:
                 "LEAKY: split by image. Images of one patient or sequence are trained and tested "
                 "on; these numbers flatter, and no verdict follows from them"
             )
+        found += self._of_the_given_split()
         if len(self.plan.partitions) == 1:
             found.append(
                 "one split: what is particular to its training images shows in no interval, and a "
@@ -625,6 +628,10 @@ class Trial:
                 "no class weights. A difference may be due to any of these"
             )
         return tuple(filter(None, found))
+
+    def _of_the_given_split(self) -> list[str]:
+        given = [p.scope for p in self.plan.partitions if p.given]
+        return [said for s in given for said in GivenSplit.of(self.snapshot, s).sentences()]
 
     def _tells_the_site(self, label: int) -> str:
         """Return a warning where a class comes almost only from one of several data sets."""

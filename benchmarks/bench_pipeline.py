@@ -48,16 +48,16 @@ def cases() -> Iterator[runner.Case]:
         )
         yield runner.Case(
             "files to rows, two cores",
-            lambda: ours(folder, workers=2),
-            {"augkit on one core": lambda: ours(folder, workers=1)},
+            on_cores(2, lambda: ours(folder)),
+            {"augkit on one core": on_cores(1, lambda: ours(folder))},
             ROWS,
         )
         yield runner.Case(
             "ingest, two cores",
-            lambda: ingest(folder, workers=2),
+            on_cores(2, lambda: ingest(folder)),
             {
-                "augkit on one core": lambda: ingest(folder, workers=1),
-                "pillow decode and resize alone": lambda: decode_alone(files, workers=2),
+                "augkit on one core": on_cores(1, lambda: ingest(folder)),
+                "pillow decode and resize alone": on_cores(2, lambda: decode_alone(files)),
             },
             FILES,
         )
@@ -89,32 +89,40 @@ def process(work: str, folder: Path) -> runner.Work:
     return lambda: subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
-def ours(folder: Path, workers: int) -> None:
+def on_cores(cores: int, work: runner.Work) -> runner.Work:
+    """Return the work held to so many cores, whatever threads it begins."""
+
+    def held() -> None:
+        usable = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, sorted(usable)[:cores])
+        try:
+            work()
+        finally:
+            os.sched_setaffinity(0, usable)
+
+    return held
+
+
+def ours(folder: Path) -> None:
     """Bring the files into a new store and make the rows."""
     import augkit as ak
 
-    store = ingest(folder, workers)
-    ak.augment(store, CHAIN, n=ROWS, workers=workers)
+    store = ingest(folder)
+    ak.augment(store, CHAIN, n=ROWS)
 
 
-def ingest(folder: Path, workers: int) -> Path:
+def ingest(folder: Path) -> Path:
     """Bring the files into a new store, and return its path."""
     import augkit as ak
 
     store = folder / "made.store"
     shutil.rmtree(store, ignore_errors=True)
-    ak.ingest(
-        folder / "images",
-        store,
-        size=f"{WIDTH}x{HEIGHT}",
-        find_relatives=False,
-        workers=workers,
-    )
+    ak.ingest(folder / "images", store, size=f"{WIDTH}x{HEIGHT}", find_relatives=False)
     return store
 
 
-def decode_alone(files: list[Path], workers: int) -> None:
-    """Decode the files and resize them by Pillow, and keep nothing."""
+def decode_alone(files: list[Path]) -> None:
+    """Decode the files and resize them by Pillow on two threads, and keep nothing."""
     from concurrent.futures import ThreadPoolExecutor
 
     import numpy as np
@@ -125,7 +133,7 @@ def decode_alone(files: list[Path], workers: int) -> None:
             grey = image.convert("L")
         return np.asarray(grey.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS))
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(2) as pool:
         for _ in pool.map(load, files):
             pass
 
@@ -173,7 +181,7 @@ def augmentor_script(folder: Path) -> None:
 
 
 WORKS: dict[str, Callable[[Path], None]] = {
-    "ours": lambda folder: ours(folder, workers=1),
+    "ours": ours,
     "albumentations": albumentations_script,
     "Augmentor": augmentor_script,
 }
@@ -181,6 +189,6 @@ WORKS: dict[str, Callable[[Path], None]] = {
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
-        WORKS[sys.argv[2]](Path(sys.argv[3]))
+        on_cores(1, lambda: WORKS[sys.argv[2]](Path(sys.argv[3])))()
     else:
         runner.main("pipeline", cases())

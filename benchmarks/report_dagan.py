@@ -20,7 +20,7 @@ from PIL import Image
 
 import augkit as ak
 from augkit.descriptors import describe, outline
-from augkit.quality import class_distances, kid, standardised
+from augkit.distances import class_distances, kid, standardised
 from augkit.reports.sheets import SheetRow, draw_sheet
 from augkit.store import Run, Snapshot
 from augkit.store.format import digest_of

@@ -28,8 +28,8 @@ def outcome(penalty_every: int, seed: int) -> dict[str, object]:
     from augkit_dagan import Dagan
 
     from augkit.descriptors import outline
+    from augkit.distances import class_distances, standardised
     from augkit.interfaces import ArraySamples, Context
-    from augkit.quality import class_distances, standardised
     from augkit.testing import CLASSES, phantoms
 
     def real(draw: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,19 @@
 """Slow tests and tests on a GPU run only where they are asked for, or can run."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 
 # Several tests run at once: threads of one would wait for those of the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What tests write is not noted among the files that this user's augkit knows.
+_known = tempfile.mkdtemp(prefix="augkit-tests-")
+os.environ["AUGKIT_EXAMINED"] = f"{_known}/examined"
+atexit.register(shutil.rmtree, _known, ignore_errors=True)
 
 
 def pytest_addoption(parser):

@@ -501,25 +501,6 @@ def test_a_plugin_whose_message_has_several_lines_gives_one(
     assert re.search("one two three", str(caught.value))
 
 
-def test_what_a_plugin_does_to_its_parameters_is_not_recorded(
-    store: DatasetStore, offer: Callable[..., None]
-) -> None:
-    @dataclass
-    class Scribbler(Augmenter):
-        name = "scribbler"
-
-        def apply(self, images, labels, params):
-            params["seed"] = 0
-            labels[:] = 0
-            return images.copy()
-
-    offer(Scribbler)
-    ak.augment(store, "scribbler", workers=1)
-    assert len(np.unique(store.snapshot().params("scribbler")["seed"])) == 3 * TRAIN
-    assert store.snapshot().runs["scribbler"].labels == (TRAIN,) * 3
-    assert np.bincount(store.snapshot().inspect("scribbler").labels).tolist() == [TRAIN] * 3
-
-
 def test_a_generative_plugin_needs_an_amount_and_gives_rows_without_a_parent(
     store: DatasetStore, offer: Callable[..., None]
 ) -> None:

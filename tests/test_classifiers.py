@@ -27,11 +27,22 @@ HEAVY = {
     "efficientnet-lite1": {"input_size": "64x64", "batch": 5},
     "efficientnet-lite2": {"input_size": "64x64", "batch": 5},
 }
+AT_ONCE = {"linear", "texture", "efficientnet-lite0"}
+"""Those that are tried in the quick suite too."""
+
+
+def case(name, *what, id=None):
+    """Return a parameter set, marked as slow unless it is of those that are tried at once."""
+    return pytest.param(
+        name, *what, id=id or name, marks=[] if (id or name) in AT_ONCE else pytest.mark.slow
+    )
+
+
 CASES = [
-    *(pytest.param(name, o, id=name) for name, o in QUICK.items()),
-    pytest.param("alexnet", {"variant": "paper", "batch": 5}, id="alexnet-paper"),
-    pytest.param("efficientnet-lite0", {"train": "all", **QUICK["efficientnet-lite0"]}, id="whole"),
-    *(pytest.param(name, o, id=name, marks=pytest.mark.slow) for name, o in HEAVY.items()),
+    *(case(name, o) for name, o in QUICK.items()),
+    case("alexnet", {"variant": "paper", "batch": 5}, id="alexnet-paper"),
+    case("efficientnet-lite0", {"train": "all", **QUICK["efficientnet-lite0"]}, id="whole"),
+    *(case(name, o) for name, o in HEAVY.items()),
 ]
 
 
@@ -72,12 +83,9 @@ LEARNING_SLOWLY = {
 @pytest.mark.parametrize(
     ("name", "options", "steps"),
     [
-        *(pytest.param(name, *how, id=name) for name, how in LEARNING.items()),
-        pytest.param("alexnet", {"variant": "paper", "batch": 8}, 60, id="alexnet-paper"),
-        *(
-            pytest.param(name, *how, id=name, marks=pytest.mark.slow)
-            for name, how in LEARNING_SLOWLY.items()
-        ),
+        *(case(name, *how) for name, how in LEARNING.items()),
+        case("alexnet", {"variant": "paper", "batch": 8}, 60, id="alexnet-paper"),
+        *(case(name, *how) for name, how in LEARNING_SLOWLY.items()),
     ],
 )
 def test_it_learns_eight_images_by_heart_and_nothing_from_shuffled_labels(name, options, steps):

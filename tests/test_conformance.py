@@ -289,6 +289,14 @@ class SavesArrays(Learner):
         np.save(folder / "learned.npy", np.zeros(1))
 
 
+@bug("its way begins and ends with its images", "other pixels at 0 and 1 than apply gives")
+class LosesItsWay(Learner):
+    def interpolate(self, label, params, shares):
+        halfway = params[[0] * len(shares)]
+        halfway["seed"] += 1
+        return self.apply(None, np.full(len(shares), label), halfway)
+
+
 @bug("what it saves is all", "gives other pixels after save and load")
 class LosesModel(Learner):
     def load(self, folder):
@@ -710,12 +718,14 @@ def test_a_package_is_told_what_is_wrong_with_it(tmp_path, given, check_name, sa
     assert found[:2] == ("augkit-invert", check_name) and said in found[2]
 
 
+@pytest.mark.slow
 def test_an_import_without_end_is_ended(tmp_path):
     folder = package(tmp_path / "stranger", "import time; time.sleep(600)")
     (found,) = faults(check(folder, timeout=4))
     assert found[1:] == ("it can be loaded", "augkit-invert has not ended after 4 s at import")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "apply, said",
     [

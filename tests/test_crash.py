@@ -104,7 +104,9 @@ def sampled(snapshot: Snapshot, shard: dict[str, Any]) -> Entry:
     (model,) = snapshot.models
     return {
         "kind": "run", "run": "gan", "family": "generative", "by_class": [1, 1],
-        "recipe": {"plugin": "gan", "seed": 0, "amount": {}, "partition": "70/15/15"},
+        "recipe": {
+            "plugin": "gan", "plugins": [], "seed": 0, "amount": {}, "partition": "70/15/15",
+        },
         "lineage": {"kind": "fitted", "model": model}, "trained_from": "", "shard": dict(shard),
     }  # fmt: skip
 
@@ -443,8 +445,8 @@ def test_all_is_flushed_before_the_commit_and_its_name_after(
     shard, entry = "fsync a.store/tmp/*.h5", "fsync a.store/tmp/*.json"
     assert steps == {
         "a.store": [
-            shard, entry, "link a.store/store.json", "fsync a.store", "fsync .",
-            entry, "rename a.store/shards/*.h5", "fsync a.store/shards",
+            shard, entry, "link a.store/store.json", "fsync a.store",
+            entry, "rename a.store/shards/*.h5", "fsync a.store/shards", "fsync a.store", "fsync .",
             "link a.store/log/0000000001.json", "fsync a.store/log",
         ],
         "a.h5": ["fsync .a.h5~*.h5", "fsync .a.h5~*.h5", "replace a.h5", "fsync ."],

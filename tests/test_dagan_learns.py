@@ -5,8 +5,8 @@ import pytest
 from augkit_dagan import Dagan
 
 from augkit.descriptors import outline
+from augkit.distances import class_distances, kid, standardised
 from augkit.interfaces import ArraySamples, Context
-from augkit.quality import class_distances, kid, standardised
 from augkit.testing import CLASSES, phantoms
 
 SHAPE = (40, 48, 1)
@@ -42,7 +42,7 @@ def distances(images, labels, *, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])  # five seeds: benchmarks/results/dagan_penalty.csv
+@pytest.mark.parametrize("seed", [0])  # five seeds: benchmarks/results/dagan_penalty.csv
 def test_a_quick_training_comes_nearest_to_its_own_class(seed):
     apart, of_noise = distances(*real(seed), seed=seed)
     own = np.diagonal(apart)

@@ -24,7 +24,8 @@ from augkit.ingestion.decode import (
     median_aspect,
     parse_size,
 )
-from augkit.ingestion.readers import Refusal, Source, read
+from augkit.ingestion.layouts import read
+from augkit.ingestion.readers import Refusal, Source
 
 SMALL = Target(16, 24)
 BUSI = DATA / "busi" / "Dataset_BUSI_with_GT"

@@ -1,11 +1,13 @@
+import io
 import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from toys import DATA
 
-from augkit.ingestion.duplicates import Pairs, clusters, fingerprints, related_pairs
+from augkit.ingestion.duplicates import Pairs, Traces, clusters, fingerprints, related_pairs
 
 HEIGHT, WIDTH = 160, 192
 
@@ -258,3 +260,138 @@ def test_images_of_little_detail_are_not_all_relatives_but_their_copies_are(
     copies = {(i, 40 + i) for i in range(5)}
     assert len(found & copies) >= 4
     assert len(found - copies) <= 8, "of 990 pairs"
+
+
+# With keypoints and a shortlist
+
+
+@pytest.fixture(scope="module")
+def traced(unrelated):
+    return Traces.of(unrelated)
+
+
+def among(traced, *images):
+    """Return the traces of unrelated images and of some more."""
+    traces = Traces(len(traced) + len(images))
+    traces.copy(traced, 0)
+    traces.add(np.stack(images))
+    return traces
+
+
+def half_dark(image):
+    bent = 200 * (image / 255.0) ** 1.6
+    return bent.astype(np.uint8)
+
+
+def turned(image):
+    return np.asarray(Image.fromarray(image[..., 0]).rotate(3, Image.BICUBIC))[..., None]
+
+
+def recompressed(image):
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(file, "JPEG", quality=25)
+    return np.asarray(Image.open(file))[..., None]
+
+
+CROPS = {
+    "three quarters": (30, 25, 144, 120),
+    "two thirds": (40, 10, 128, 107),
+    "another shape": (50, 20, 115, 128),
+    "half": (50, 40, 96, 80),
+}
+
+
+@pytest.mark.parametrize("mirrored", [False, True], ids=["", "mirrored"])
+@pytest.mark.parametrize("window", CROPS.values(), ids=CROPS.keys())
+def test_a_crop_is_found_whatever_its_window(traced, window, mirrored):
+    copy = magnified(speckle(0), *window)
+    copy = copy[:, ::-1] if mirrored else copy
+    n = len(traced)
+    assert pair_set(related_pairs(among(traced, speckle(0), copy))) == {(n, n + 1)}
+    assert pair_set(related_pairs(among(traced, copy, speckle(0)))) == {(n, n + 1)}
+
+
+@pytest.mark.parametrize("change", [half_dark, turned, recompressed, marked])
+def test_a_copy_is_found_after(traced, change):
+    copy = change(magnified(speckle(0), 10, 5, 173, 144))
+    n = len(traced)
+    assert pair_set(related_pairs(among(traced, speckle(0), copy))) == {(n, n + 1)}
+
+
+def test_keypoints_relate_no_different_images(traced):
+    assert len(related_pairs(traced)) == len(related_pairs(traced, many=0)) == 0
+
+
+def test_the_shortlist_finds_what_comparing_all_pairs_finds(traced):
+    copies = [speckle(0), marked(speckle(0)), magnified(speckle(0), 9, 8, 173, 144)]
+    copies += [*shifted(1, 9, 5), speckle(2), speckle(2)[:, ::-1]]
+    traces = among(traced, *copies)
+    all_, listed = related_pairs(traces), related_pairs(traces, many=0)
+    assert len(all_) == 5 and pair_set(all_) == pair_set(listed)
+    np.testing.assert_allclose(all_.score, listed.score, atol=1e-5)
+
+
+@pytest.mark.parametrize("many", [0, 10_000])
+def test_the_number_of_workers_changes_nothing_with_keypoints(traced, many):
+    crop = magnified(speckle(0), *CROPS["two thirds"])
+    traces = among(traced, speckle(0), *shifted(1, 9, 5), crop)
+    one, three = (related_pairs(traces, workers=n, many=many) for n in (1, 3))
+    assert len(one) == 2
+    for name in ("first", "second", "score"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(three, name))
+
+
+@pytest.mark.parametrize("many", [0, 10_000])
+def test_known_images_with_keypoints_are_compared_only_with_new_ones(traced, many):
+    crop = magnified(speckle(0), *CROPS["three quarters"])
+    traces = among(traced, speckle(0), crop, speckle(0), speckle(1), crop)
+    n = len(traced)
+    everything = pair_set(related_pairs(traces, many=many))
+    assert everything == {
+        (n, n + 1),
+        (n, n + 2),
+        (n, n + 4),
+        (n + 1, n + 2),
+        (n + 1, n + 4),
+        (n + 2, n + 4),
+    }
+    new = pair_set(related_pairs(traces, known=n + 2, many=many))
+    assert new == {pair for pair in everything if pair[1] >= n + 2}
+    assert len(related_pairs(traces, known=n + 5, many=many)) == 0
+
+
+def test_traces_do_not_depend_on_how_images_come(unrelated):
+    whole, single = Traces.of(unrelated[:5]), Traces(5)
+    for image in unrelated[:5]:
+        single.add(image[None], workers=1)
+    np.testing.assert_array_equal(whole.prints, single.prints)
+    np.testing.assert_array_equal(whole.outlines, single.outlines)
+    np.testing.assert_array_equal(whole.keypoints.descriptors, single.keypoints.descriptors)
+
+
+def test_constant_and_missing_images_have_traces_and_no_relatives():
+    traces = Traces.of(np.full((3, 40, 48, 1), 7, np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(related_pairs(traces)) == len(related_pairs(traces, many=0)) == 0
+        assert len(related_pairs(Traces(0))) == len(related_pairs(Traces(0), many=0)) == 0
+
+
+def site(folder):
+    files = [p for p in sorted(folder.rglob("*.png")) if "mask" not in str(p)]
+    if not files:
+        pytest.skip(f"no images in {folder}")
+    size = (WIDTH, HEIGHT)
+    scaled = [Image.open(p).convert("L").resize(size, Image.Resampling.LANCZOS) for p in files]
+    return np.stack([np.asarray(image) for image in scaled])[..., None]
+
+
+@pytest.mark.slow
+def test_the_shortlist_loses_no_pair_of_busi_and_no_pair_spans_two_sites():
+    busi, breast = site(DATA / "busi"), site(DATA / "breast")
+    traces = Traces.of(np.concatenate([busi, breast]))
+    every = pair_set(related_pairs(Traces.of(busi), many=10**6))
+    listed = pair_set(related_pairs(traces, many=0))
+    assert len(every) > 270 and every <= listed
+    assert not any(a < len(busi) <= b for a, b in listed)
+    assert not any(a >= len(busi) for a, _ in listed)

@@ -198,6 +198,7 @@ def test_without_weights_the_table_says_so_loudly(store, caplog):
     assert result.options["weights"] == "none" and result.options["train"] == "all"
 
 
+@pytest.mark.slow
 def test_a_whole_network_is_evaluated_and_never_twice(store):
     result = ak.evaluate(store, "resnet", SMALL, seeds=1)
     assert result.computed == 2
@@ -280,6 +281,7 @@ def test_the_estimate_counts_every_image_once_however_many_arms_and_folds_show_i
     assert work._seconds_of_features(Cost(features={"key": 1.0}), tasks) == n_images
 
 
+@pytest.mark.slow
 def test_another_share_of_real_images_leaves_the_arm_of_real_images_as_it_is(store):
     ak.evaluate(store, "resnet", SMALL, seeds=1, arms=["real"])
     again = ak.evaluate(store, "resnet", SMALL, seeds=1, arms=["real"], real_share=0.25)

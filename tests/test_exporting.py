@@ -451,15 +451,76 @@ def test_the_archive_of_arrays_has_no_time_in_it(store, tmp_path):
         assert archive.testzip() is None
 
 
+def png_in(path: Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
+def mask_in(folder: Path, format: str, index: int, line: dict[str, str]) -> np.ndarray:
+    """Return the mask that an export holds for the image of a line of metadata.csv."""
+    name = line["mask_file_name"]
+    if format == "imagefolder":
+        return png_in(folder / name)
+    if format == "huggingface":
+        return png_in(folder / "train" / name)
+    if format == "npz":
+        return np.load(folder / name)["train_masks"][index]
+    with tarfile.open(folder / name) as tar:
+        return np.array(Image.open(tar.extractfile(f"{line['id']}.mask.png")))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_masks_come_back_as_they_are(tmp_path, format, monkeypatch):
+    monkeypatch.setattr("augkit.exporting.BLOCK_BYTES", 10 * 24 * 32)
+    masked = toy_store(tmp_path / "masked.store", 7, masks=True)
+    ak.augment(masked, "zoom")
+    ak.export(masked, tmp_path / "out", format, arms=["all"], masks=True)
+    snapshot = masked.snapshot()
+    real, _ = snapshot.inspect().masks(slice(None))
+    made, _ = snapshot.inspect("zoom").masks(slice(None))
+    place = tmp_path / "out" / ("train" if format == "huggingface" else "")
+    found = lines(place / "metadata.csv")
+    assert {line["run"] for line in found} == {"real", "zoom"}
+    for index, line in enumerate(found):
+        expected = (real if line["run"] == "real" else made)[int(line["row"])]
+        np.testing.assert_array_equal(mask_in(tmp_path / "out", format, index, line), expected)
+        assert line["masked"] == "1"
+
+
+def test_where_there_is_no_mask_it_is_black_and_said_so(store, tmp_path):
+    ak.export(store, tmp_path / "out", masks=True)
+    found = lines(tmp_path / "out" / "metadata.csv")
+    assert {line["masked"] for line in found} == {"0"}
+    assert not any(png_in(tmp_path / "out" / line["mask_file_name"]).any() for line in found)
+
+
+def test_without_the_flag_there_are_no_masks(tmp_path):
+    ak.export(toy_store(tmp_path / "masked.store", 7, masks=True), tmp_path / "out")
+    assert not (tmp_path / "out" / "masks").exists()
+    assert "masked" not in lines(tmp_path / "out" / "metadata.csv")[0]
+
+
+@others_warn
+def test_hugging_face_reads_masks_as_images(tmp_path, hugging_face):
+    store = toy_store(tmp_path / "a.store", 7, masks=True)
+    ak.export(store, tmp_path / "out", "huggingface", masks=True)
+    found = hugging_face.load_dataset("imagefolder", data_dir=str(tmp_path / "out"))["train"]
+    by_row = lines(tmp_path / "out" / "train" / "metadata.csv")
+    assert len(found) == len(by_row)
+    for example in found:
+        line = by_row[[row["id"] for row in by_row].index(example["id"])]
+        mask = png_in(tmp_path / "out" / "train" / line["mask_file_name"])
+        np.testing.assert_array_equal(np.array(example["mask"]), mask)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_export_that_fails_leaves_nothing(store, tmp_path, format, monkeypatch):
     monkeypatch.setattr("augkit.exporting.BLOCK_BYTES", 10 * 24 * 32)
     add = LAYOUTS[format].add
 
-    def full(self, images, rows):
+    def full(self, images, rows, masks=None):
         if len(list(tmp_path.rglob("*.png"))) >= 10 or format in ("npz", "webdataset"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return add(self, images, rows)
+        return add(self, images, rows, masks)
 
     monkeypatch.setattr(LAYOUTS[format], "add", full)
     with pytest.raises(StoreError, match=r"cannot write to .*out: No space left on device"):

@@ -47,6 +47,7 @@ def test_images_that_repeat_nothing_are_no_copies(store):
     assert "0 of 30 images look like a copy" in " ".join(result.notes)
 
 
+@pytest.mark.slow
 def test_copies_are_drawn_again_until_they_are_none(store):
     result = ak.augment(store, "parrot", n=10, reject_copies=True)
     run = store.snapshot().run(result.run)
@@ -64,6 +65,7 @@ def test_what_can_only_copy_is_kept_and_counted(store):
     assert (run.memorisation["copies"], run.memorisation["redrawn"]) == (6, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reject", [False, True])
 def test_block_and_workers_do_not_change_what_is_made(tmp_path, reject):
     found = []

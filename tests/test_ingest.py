@@ -548,9 +548,9 @@ def test_a_manifest_that_later_names_patients_is_not_taken_for_the_same(tmp_path
 
 def test_what_was_not_read_is_named(tmp_path):
     root = pictures(tmp_path / "set")
-    for name in ("a/scan.dcm", "a/move.gif", "b/notes.txt"):
+    for name in ("a/scan.nii", "a/move.gif", "b/notes.txt"):
         (root / name).write_text("x")
-    assert "3 other files ignored (.dcm, .gif, .txt)" in str(
+    assert "3 other files ignored (.gif, .nii, .txt)" in str(
         ingest(root, store=tmp_path / "a.store")
     )
     rows = [

@@ -176,6 +176,7 @@ def small(n, seed):
     return np.random.default_rng(seed).integers(0, 256, (n, 28, 28, 1), np.uint8)
 
 
+@pytest.mark.slow
 def test_images_of_little_detail_are_no_copies_and_their_copies_are():
     train = small(120, 0)
     made = gallery(train)
@@ -183,6 +184,7 @@ def test_images_of_little_detail_are_no_copies_and_their_copies_are():
     assert made.copies(made.nearest(small(100, 1))).mean() <= 0.03
 
 
+@pytest.mark.slow
 def test_at_most_one_in_a_hundred_training_images_exceeds_the_threshold():
     train, groups = small(200, 0), np.arange(200)
     train[100:106] = noisy_pair = (train[:6] * 0.9).astype(np.uint8)

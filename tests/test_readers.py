@@ -5,7 +5,10 @@ import pytest
 from PIL import Image
 
 from augkit.errors import InputError
-from augkit.ingestion.readers import Refusal, printable, read, read_folder, read_manifest
+from augkit.ingestion.folders import read_folder
+from augkit.ingestion.layouts import read
+from augkit.ingestion.manifests import read_manifest
+from augkit.ingestion.readers import Refusal, printable
 
 
 def picture(path: Path, size: tuple[int, int] = (6, 4)) -> Path:

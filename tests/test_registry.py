@@ -12,6 +12,7 @@ import pytest
 
 from augkit import registry
 from augkit.errors import OptionError, PluginFailed, PluginNotFound
+from augkit.rehearsal import rehearse
 
 OWN = {"brightness", "flip", "scale", "zoom"}
 
@@ -151,7 +152,7 @@ def install(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
 
-    def put(name, source, *, point=None, version="1.0"):
+    def put(name, source, *, point=None, version="1.0", record="x.py,,\n"):
         module = name.replace("-", "_")
         header = "" if "__future__" in source else PREFIX
         (tmp_path / f"{module}.py").write_text(header + source)
@@ -161,6 +162,7 @@ def install(tmp_path, monkeypatch):
             f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         )
         (about / "entry_points.txt").write_text(f"[augkit]\n{point or name} = {module}\n")
+        (about / "RECORD").write_text(record)
 
     yield put
     for module in set(sys.modules) - before:
@@ -270,6 +272,7 @@ def test_a_half_removed_package_breaks_nothing(install, tmp_path):
     install("good-package", GOOD)
     install("removed", "")
     (tmp_path / "removed-1.0.dist-info" / "METADATA").unlink()
+    (tmp_path / "removed-1.0.dist-info" / "RECORD").unlink()
     (tmp_path / "removed.py").unlink()
     found = load()
     (failure,) = found.failures
@@ -328,6 +331,92 @@ def test_the_command_lists_what_works_and_what_failed(install, tmp_path):
     assert all(set(f) == {"name", "distribution", "error"} for f in listed["failures"])
     assert OWN | {"invert"} <= {p["name"] for p in listed["augmenters"]}
     assert {f["name"] for f in listed["failures"]} == set(BROKEN)
+
+
+# -- what would end the process --------------------------------------------------------------------
+
+FATAL = {
+    "exit": ("import os; os._exit(0)", "ends the process with exit status 0"),
+    "status": ("import os; os._exit(7)", "ends the process with exit status 7"),
+    "crash": (
+        "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+        "ends the process with signal 11",
+    ),
+    "memory": ("import ctypes; ctypes.string_at(0)", "ends the process with signal 11"),
+}
+
+
+@pytest.mark.parametrize("source, error", FATAL.values(), ids=FATAL)
+def test_a_package_that_ends_the_process_at_import_is_one_named_failure(install, source, error):
+    install("a-good-package", GOOD)
+    install("fatal", source)
+    install("z-broken", "import no_such_module")
+    found = load()
+    assert [(f.name, f.distribution) for f in found.failures] == [
+        ("fatal", "fatal"),
+        ("z-broken", "z-broken"),
+    ]
+    assert f"importing fatal {error}" in found.failures[0].error
+    assert others_work(found)
+
+
+def test_a_package_that_never_ends_at_import_is_one_named_failure(install):
+    install("a-good-package", GOOD)
+    install("endless", "while True: pass")
+    points = importlib.metadata.entry_points(group=registry.GROUP)
+    faults = rehearse([p for p in points if p.dist.name in ("a-good-package", "endless")], 3)
+    assert {p.name: why for p, why in faults.items()} == {
+        "endless": "importing endless has not ended after 3 s"
+    }
+
+
+def imports(tmp_path):
+    """Return how often the module that notes its imports was imported."""
+    return len((tmp_path / "imports").read_text().splitlines())
+
+
+def test_a_package_is_rehearsed_until_it_is_known_and_again_when_it_changes(install, tmp_path):
+    note = f"with open({str(tmp_path / 'imports')!r}, 'a') as f: f.write('x\\n')\n"
+    install("noted", note + GOOD)
+    for _ in range(3):
+        assert load().find("invert", "augmenter").distribution == "noted"
+        assert imports(tmp_path) == 2, "once in a child, once here"
+    (tmp_path / "noted-1.0.dist-info" / "RECORD").write_text("another\n")
+    load()
+    assert imports(tmp_path) == 3
+    (tmp_path / "noted.py").write_text(PREFIX + note + GOOD + "\n# edited\n")
+    load()
+    assert imports(tmp_path) == 4
+
+
+# -- what the user wants at all --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value, loaded", [("1", False), ("yes", False), ("0", True), ("", True)])
+def test_packages_of_others_can_be_turned_off(install, tmp_path, monkeypatch, value, loaded):
+    monkeypatch.setenv("AUGKIT_DISABLE_PLUGINS", value)
+    install("noted", f"with open({str(tmp_path / 'imports')!r}, 'w'): pass\n" + GOOD)
+    found = load()
+    assert {p.name for p in found.plugins} > OWN
+    assert ("invert" in {p.name for p in found.plugins}) == loaded
+    assert (tmp_path / "imports").exists() == loaded
+    if not loaded:
+        assert [f.error for f in found.failures] == ["not loaded: AUGKIT_DISABLE_PLUGINS is set"]
+
+
+@pytest.mark.parametrize(
+    "value, loaded",
+    [("Good_Package", {"invert"}), ("other, good.package", {"invert", "negative"}), ("", set())],
+)
+def test_only_the_packages_that_are_listed_are_loaded(install, monkeypatch, value, loaded):
+    monkeypatch.setenv("AUGKIT_PLUGINS", value)
+    install("good-package", GOOD)
+    install("other", GOOD.replace('"invert"', '"negative"'))
+    found = load()
+    assert {p.name for p in found.plugins if p.distribution != "augkit"} == loaded
+    assert {p.name for p in found.plugins} > OWN
+    assert all("AUGKIT_PLUGINS is" in f.error for f in found.failures)
+    assert len(found.failures) == 2 - len(loaded)
 
 
 def test_the_table_names_failures_and_their_packages(install, tmp_path):

@@ -575,10 +575,10 @@ def test_without_an_evaluation_the_error_says_what_to_type(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "holds no JSON"),
-        ("[" * 100_000, "holds no JSON"),
-        ("[]", "its kind is not 'augkit outcome'"),
-        ('{"kind": "other"}', "its kind is not 'augkit outcome'"),
+        ("{", "which must be JSON"),
+        ("[" * 100_000, "which must be JSON"),
+        ("[]", "its kind must be 'augkit outcome'"),
+        ('{"kind": "other"}', "its kind must be 'augkit outcome'"),
         ('{"kind": "augkit outcome"}', "is broken"),
         ('{"kind": "augkit outcome", "cells": []}', "is broken"),
         ('{"kind": "augkit outcome", "cells": [7]}', "is broken"),

@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile import resign
 from PIL import Image
 from test_report import HOSTILE, an_arm, an_evaluation, an_outcome, hostile_outcome, with_generated
 
+import augkit as ak
 from augkit.reports.page import write_page
+from augkit.store import DatasetStore
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="the browser is not tested: playwright is not installed"
@@ -90,6 +93,49 @@ def test_names_do_not_run_and_nothing_is_fetched(
         assert visit.said == []
         assert HOSTILE[0] in visit.page.inner_text("body")
         assert visit.page.locator("script").count() == 0
+
+
+@pytest.fixture(scope="module")
+def report_of_hostile_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the address of a page about a store whose every name tries to run."""
+    folder = tmp_path_factory.mktemp("hostile")
+    marked = HOSTILE[:3]
+    store = DatasetStore.create(folder / "a.store", height=24, width=32)
+    labels = [name for name in marked for _ in range(12)]
+    pixels = np.random.default_rng(0).integers(0, 256, (36, 24, 32, 1), np.uint8)
+    ak.ingest_arrays(
+        store, [pixels], labels, keys=[f"{name}/{i}" for i, name in enumerate(labels)],
+        groups=[f"g{name}{i}" for i, name in enumerate(labels)], dataset="x" + marked[2],
+    )  # fmt: skip
+    ak.augment(store, "oracle", n=2, workers=1)
+    store.close()
+    resign(store.path, _rename_run)
+    outcome = hostile_outcome()
+    for cell in filter(lambda cell: cell["evaluation"], outcome["cells"]):
+        cell["evaluation"]["classes"] = marked
+        for arm, name in zip(cell["evaluation"]["arms"], HOSTILE, strict=False):
+            arm.update(name=name, runs=[HOSTILE[1]])
+    path = write_page(outcome, ak.open(store.path).snapshot(), folder / "report.html")
+    return path.as_uri()
+
+
+def _rename_run(number: int, entry: dict[str, Any]) -> None:
+    if entry["kind"] == "run":
+        entry["run"] = HOSTILE[1]
+
+
+def test_names_in_a_store_do_not_run_either(browser: Any, report_of_hostile_store: str) -> None:
+    with Visit(browser, report_of_hostile_store, bypass_csp=True) as visit:
+        visit.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        visit.page.wait_for_load_state("networkidle")
+        fetched = [url for url in visit.requests if not url.startswith("data:")]
+        assert fetched == [report_of_hostile_store]
+        assert visit.said == []
+        assert visit.page.locator("script").count() == 0
+        shown = visit.page.inner_text("body")
+        assert all(name in shown for name in HOSTILE[:3]), "classes"
+        assert f"made by run {HOSTILE[1]}" in shown
+        assert f"{HOSTILE[0]}/0" not in shown, "keys are not on the page; else they belong here"
 
 
 def test_a_name_that_runs_would_be_seen(browser: Any, tmp_path: Path) -> None:

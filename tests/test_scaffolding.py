@@ -23,6 +23,7 @@ def test_a_new_package_keeps_the_contract_at_once(tmp_path, kind):
     assert {f.plugin for f in found.findings} == {"augkit-two-words", "two-words"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_own_tests_pass_at_once(tmp_path, kind):
     folder = new("two-words", kind, tmp_path / "p").folder

@@ -103,6 +103,7 @@ def test_cells_are_what_evaluate_finds_and_judged_together(store, file):
     assert min(c.p_holm for c in decisive) == pytest.approx(min(1, 2 * ps[0]))
 
 
+@pytest.mark.slow
 def test_what_is_added_is_all_that_is_computed(store, file):
     ak.study(file, store, workers=1)
     file.write_text(YAML.replace("flip]", "flip]\nrepeats: 2"))
@@ -119,6 +120,7 @@ def test_classes_with_few_groups_are_left_out_of_a_cell_and_said_aloud(store):
     assert found.arms[0].metrics["balanced_accuracy"].value > 0.5
 
 
+@pytest.mark.slow
 def test_generators_are_fitted_anew_for_each_data_set_and_partition(store):
     ak.augment(store, "oracle", n=3)
     design = Design((("linear", {}),), {"first": ("a",)}, arms=("real", "oracle"))
@@ -133,6 +135,7 @@ def test_generators_are_fitted_anew_for_each_data_set_and_partition(store):
     assert found.cells[0].evaluation.arms[1].metrics
 
 
+@pytest.mark.slow
 def test_a_cell_that_cannot_be_done_stops_nothing_and_says_why(store, monkeypatch):
     monkeypatch.setenv("AUGKIT_OFFLINE", "1")
     design = Design(
@@ -147,6 +150,7 @@ def test_a_cell_that_cannot_be_done_stops_nothing_and_says_why(store, monkeypatc
     assert bad.failure in str(found)
 
 
+@pytest.mark.slow
 def test_a_crashing_fit_marks_its_arm_and_the_rest_is_done(store, file, monkeypatch):
     from augkit import studies
     from augkit.engines.engine import Ended
@@ -175,6 +179,7 @@ def test_a_crashing_fit_marks_its_arm_and_the_rest_is_done(store, file, monkeypa
     assert all(cell.evaluation.verdicts for cell in mended.cells)
 
 
+@pytest.mark.slow
 def test_a_commit_in_between_disturbs_nothing(store, file, monkeypatch):
     from augkit import studies
     from augkit.engines.engine import Ended
@@ -200,6 +205,7 @@ def test_a_commit_in_between_disturbs_nothing(store, file, monkeypatch):
         assert metrics.count("balanced_accuracy") == 2 and metrics[0] == "balanced_accuracy"
 
 
+@pytest.mark.slow
 def test_another_data_set_makes_nothing_of_the_first_anew(store, file):
     file.write_text("classifiers: [linear]\ndatasets: {first: [a]}\narms: [real]")
     ak.study(file, store, workers=1)
@@ -209,6 +215,7 @@ def test_another_data_set_makes_nothing_of_the_first_anew(store, file):
     assert ak.study(file, store, workers=1).computed == 0
 
 
+@pytest.mark.slow
 def test_a_generator_that_fails_is_the_cause_that_its_arm_gives(store, monkeypatch):
     from augkit import studies
     from augkit.engines.engine import Ended
@@ -232,12 +239,14 @@ def test_a_generator_that_fails_is_the_cause_that_its_arm_gives(store, monkeypat
     assert "out of memory" in arms["oracle"].unavailable and arms["real"].metrics
 
 
+@pytest.mark.slow
 def test_two_designs_leave_two_outcomes(store):
     for arms in (("real",), ("real", "flip")):
         ak.study(Design((("linear", {}),), {"first": ("a",)}, arms=arms), store, workers=1)
     assert len(list(store.side_folder("outcomes").glob("*.json"))) == 2
 
 
+@pytest.mark.slow
 def test_tasks_can_be_done_one_by_one_as_jobs_of_an_array(store, file):
     names = [ak.run_task(file, number, store) for number in range(20)]
     assert len(set(names)) == 20
@@ -247,6 +256,7 @@ def test_tasks_can_be_done_one_by_one_as_jobs_of_an_array(store, file):
         ak.run_task(file, 20, store)
 
 
+@pytest.mark.slow
 def test_an_array_fits_generators_first(store):
     ak.augment(store, "oracle", n=3)
     design = Design((("linear", {}),), {"first": ("a",)}, arms=("real", "oracle"), split="70/15/15")
@@ -269,7 +279,7 @@ BAD = {
     "classifiers: [linear]\ndatasets: {x: [z]}": "there is no data set 'z'; there are: a, b",
     "classifiers: [linear]\narms: [gan]": "there is no arm 'gan'",
     "classifiers: [linear]\nprimary: luck": "the primary metric is 'luck'",
-    "classifiers: [linear]\ndatasets: {x: []}": "x names no data set",
+    "classifiers: [linear]\ndatasets: {x: []}": "x must name a data set",
     "classifiers: [linear]\nseeds: -3": "seeds is -3; it must be at least 1",
     "classifiers: [linear]\ntest_on: zz": "there is no data set 'zz'; there are: a, b",
     "classifiers: [linear]\npositive: cat": "there is no class 'cat'",

@@ -123,6 +123,7 @@ def test_further_classes_take_the_kinds_in_turn_and_differ():
     assert grain[0] > 1.15 * grain[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("difficulty, expected", [(0, 0.99), (0.5, 0.80), (1, 0.35)])
 def test_difficulty_costs_the_linear_classifier_what_the_table_says(difficulty, expected):
     def part(n, seed):

@@ -50,6 +50,7 @@ def accuracy(classifier, samples):
     return (classifier.predict_proba(samples).argmax(1) == samples.targets).mean()
 
 
+@pytest.mark.slow
 @every_machine
 def test_texture_keeps_the_contract(options):
     check_classifier(Texture, **options)
@@ -60,6 +61,7 @@ def test_texture_is_offered_by_its_hook_and_says_where_it_comes_from():
     assert "scikit-image" in Texture.about().source and "MIT" in Texture.about().licence
 
 
+@pytest.mark.slow
 @every_machine
 def test_texture_learns_easy_phantoms_and_nothing_from_shuffled_labels(options):
     train, val, test = (phantoms_of(n, seed) for seed, n in enumerate((40, 10, 40)))

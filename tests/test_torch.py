@@ -176,6 +176,7 @@ def test_nothing_but_the_generator_of_the_loader_is_used(store):
 # Workers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "file"])
 @pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
 def test_workers_give_the_same_batches(store, tmp_path, form, method, workers):

@@ -328,6 +328,7 @@ def test_classes_take_turns_and_end_with_their_steps(tmp_path, monkeypatch):
     assert [stage for stage, *_ in said] == [*CLASSES] * 4, "a bar for each at once, then 3 steps"
 
 
+@pytest.mark.slow
 def test_a_short_budget_is_shared_by_all_classes(tmp_path):
     options = dagan(steps=4_000_000)
     _, outcome, _ = fitted(options, tmp_path, deadline=time.monotonic() + 4)
@@ -348,6 +349,7 @@ def test_another_size_than_the_store_s_is_a_prototype_however_long():
     assert "at 16x16" in outcome.note
 
 
+@pytest.mark.slow
 def test_what_is_stopped_and_continued_ends_with_the_same_weights(tmp_path):
     options = dagan(steps=7, ema=0.9, diffaugment=("translation", "contrast"))
     whole, outcome, _ = fitted(options, tmp_path / "whole")
@@ -361,6 +363,7 @@ def test_what_is_stopped_and_continued_ends_with_the_same_weights(tmp_path):
     assert weights(other) != weights(whole)
 
 
+@pytest.mark.slow
 def test_the_log_of_what_was_continued_is_that_of_what_was_not(tmp_path):
     options = dagan(steps=230)
     options = replace(options, critic_steps=1, widths=(2, 2), batch=2)
@@ -448,6 +451,7 @@ def test_a_checkpoint_that_no_such_training_wrote_is_refused(tmp_path):
         fitted(dagan(steps=20), tmp_path)
 
 
+@pytest.mark.slow
 def test_other_threads_are_warned_of(tmp_path, caplog):
     fitted(dagan(steps=20), tmp_path, max_steps=2)
     torch.set_num_threads(2)
@@ -518,6 +522,7 @@ def test_the_estimate_leaves_the_training_as_it_was():
 # The contract
 
 
+@pytest.mark.slow
 def test_dagan_keeps_the_contract_of_plugins():
     check_augmenter(Dagan, preset="quick", widths="6,6,4", latent=8, batch=4)
 

@@ -187,6 +187,7 @@ def test_a_state_dict_may_lie_one_level_down(tmp_path, key):
     assert torch.equal(read_state(tmp_path / "w.pth")["a"], torch.ones(2))
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused_before_anything_starts(tmp_path):
     path = small_resnet(tmp_path)
     for depth in ("34", "50"):
@@ -346,6 +347,7 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", FAMILIES)
 def test_networks_of_timm_are_loaded_and_give_flat_features(tmp_path, model):
     import timm

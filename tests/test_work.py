@@ -3,6 +3,7 @@
 A slow path shows here on any machine, however busy.
 """
 
+import math
 import os
 import sys
 import threading
@@ -16,10 +17,13 @@ import pytest
 from PIL import Image
 
 import augkit as ak
+from augkit.making import Making
 
 DECODED = "PngImageFile.load_prepare"
 """What Pillow calls once for each PNG file whose pixels it decodes."""
 CHAIN = "flip+brightness+scale+zoom"
+AGAIN = 4
+"""Rows of every run that are made twice, to see that its plugin repeats itself."""
 HEIGHT, WIDTH = 64, 80
 ROW = HEIGHT * WIDTH
 
@@ -111,8 +115,8 @@ def test_a_chain_interpolates_each_row_once(tmp_path):
     store = store_of(tmp_path / "a.store", 20)
     with Calls("resize", "flip", "translate", "warpAffine", "remap") as calls:
         ak.augment(store, CHAIN, total=100, workers=1)
-    assert 90 <= calls["resize"] <= 100, "a window that is the whole image needs none"
-    assert calls["flip"] == calls["translate"] == 100
+    assert 90 <= calls["resize"] <= 100 + AGAIN, "a window that is the whole image needs none"
+    assert calls["flip"] == calls["translate"] == 100 + AGAIN
     assert calls["warpAffine"] == calls["remap"] == 0
 
 
@@ -120,7 +124,7 @@ def test_a_chain_of_windows_and_tables_asks_no_member_for_pixels(tmp_path):
     store = store_of(tmp_path / "a.store", 20)
     with Calls("render", "_applied") as calls:
         ak.augment(store, CHAIN, total=128, workers=1)
-    assert calls["render"] == 2, "one a block"
+    assert calls["render"] == 2 + 1, "one a block, and the rows that are made twice"
     assert calls["_applied"] == 0
 
 
@@ -162,7 +166,7 @@ def test_memory_does_not_grow_with_the_rows(verb, tmp_path):
     def peak(n: int) -> int:
         store = store_of(tmp_path / f"{n}.store", 20)
         work = {
-            "augment": lambda: ak.augment(store, "zoom", total=n, run="more", workers=1),
+            "augment": lambda: ak.augment(store, CHAIN, total=n, run="more", workers=1),
             "verify": lambda: ak.verify(store),
             "read": lambda: deque(store.snapshot().training(ak.HOLDOUT, ["zoom"]).blocks(), 1),
             "replay": lambda: ak.replay(store, "zoom"),
@@ -180,3 +184,24 @@ def test_memory_does_not_grow_with_the_rows(verb, tmp_path):
     small, large = peak(300), peak(1500)
     beside_rows = 1200 * 400  # labels, parents, parameters, ids
     assert large - small <= beside_rows, f"{(large - small) / 1200:.0f} bytes a row; one has {ROW}"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize("shape", [(160, 192, 1), (768, 1024, 3), (4096, 4096, 3)])
+def test_images_under_way_fit_into_the_buffer(shape, workers):
+    how = Making(workers=workers)
+    rows, least = how.rows_of_block(shape), 2 * math.prod(shape) * (2 * workers + 1)
+    assert 1 <= rows <= 64
+    assert rows * least <= max(how.BUFFER, least)
+
+
+def test_a_smaller_buffer_changes_no_image(tmp_path, monkeypatch):
+    store = store_of(tmp_path / "a.store", 20)
+    ak.augment(store, "zoom", total=40, run="usual")
+    monkeypatch.setattr(Making, "BUFFER", 7 * 2 * ROW * 5)
+    ak.augment(store_of(tmp_path / "b.store", 20), "zoom", total=40, run="small", workers=2)
+    usual, small = (
+        ak.open(tmp_path / name).snapshot().inspect(run)[:]
+        for name, run in (("a.store", "usual"), ("b.store", "small"))
+    )
+    np.testing.assert_array_equal(usual, small)

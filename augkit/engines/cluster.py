@@ -86,7 +86,8 @@ class RayEngine:
             )
         except (OSError, ValueError) as error:
             raise OptionError(
-                f"no Ray cluster answers at {self.address!r} ({describe(error)})"
+                f"no Ray cluster answers at {self.address!r} ({describe(error)}); without "
+                "--address this machine does the work"
             ) from error
 
     def _knock(self) -> None:

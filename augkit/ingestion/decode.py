@@ -18,15 +18,19 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from augkit.errors import InputError, OptionError
+from augkit.ingestion import dicom
 from augkit.ingestion.readers import Refusal, Source, printable
+from augkit.ingestion.windowing import Window, spread
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
-"""Pillow's names of the formats that are read; PPM includes PGM and PBM."""
+"""Pillow's names of the formats that are read; PPM includes PGM and PBM. DICOM is read besides."""
 
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 512 * 1024**2
 COLOUR_TOLERANCE = 2
 """How many levels the channels of a grey image may differ: what JPEG does to grey."""
+
+FULL = Window()
 
 _DEFAULT_SIZE = (160, 192)
 _SIZE_LIMITS = (8, 4096)
@@ -45,6 +49,8 @@ class Target:
     """1: grey, ITU-R 601 luma. 3: red, green, blue."""
     fit: Literal["stretch", "pad"] = "stretch"
     """Stretch: each axis by its own factor. Pad: both by the same, centred on black."""
+    window: Window = FULL
+    """Of images with more than 8 bits: the levels that become black and white."""
 
     def __post_init__(self) -> None:
         _check_size(self.height, self.width)
@@ -78,20 +84,20 @@ def decode(
 ) -> Decoded:
     """Return an image file, upright and in the shape of the target, with its merged masks.
 
-    Transparency is composited on black. 16-bit grey is divided by 257 and rounded; colours of
-    16 bits keep their upper 8. Images are resized with Lanczos. Masks are black and white, of the
+    Transparency is composited on black. 16-bit grey goes through the target's window, by default
+    divided by 257 and rounded; colours of 16 bits keep their upper 8; DICOM has rules of its own,
+    see docs/ingest.md. Images are resized with Lanczos. Masks are black and white, of the
     image's size; a target pixel is inside if at least half of its area is inside of one of them.
     Raises InputError with the path and the reason for a file that cannot be read so.
     """
     data = _read(source)
     name = _name(source)
     with _explained(name):
-        image = _upright(data, name)
+        image = _upright(data, name, target.window)
         colour = image.mode == "RGB" and _is_coloured(image)
-        grey = image.convert("L" if target.channels == 1 else "RGB")
-        pixels = np.asarray(_fitted(grey, target, Image.Resampling.LANCZOS))
+        pixels = _in_shape(image, target)
     return Decoded(
-        image=pixels.reshape(target.height, target.width, target.channels),
+        image=pixels,
         mask=_merged_mask(masks, image.size, target),
         sha256=hashlib.sha256(data).digest(),
         colour=colour,
@@ -99,10 +105,41 @@ def decode(
     )
 
 
+def fit_array(
+    pixels: np.ndarray, *, target: Target, sha256: bytes, mask: np.ndarray | None = None
+) -> Decoded:
+    """Return an image that is an array, uint8 (H, W, 1 or 3), in the shape of the target.
+
+    As it is where it has that shape already. uint16 (H, W, 1) goes through the target's window.
+    mask: uint8 (H, W) of 0 and 255.
+    """
+    if pixels.dtype == np.uint16:
+        deep = Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
+        pixels = np.asarray(_from_sixteen_bit(deep, "image", target.window))[..., None]
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    colour = image.mode == "RGB" and _is_coloured(image)
+    same = pixels.shape == (target.height, target.width, target.channels)
+    fitted = pixels if same else _in_shape(image, target)
+    if mask is not None and mask.shape != (target.height, target.width):
+        mask = _inside(Image.fromarray(mask), target)
+    return Decoded(fitted, mask, sha256, colour, pixels.shape[:2])
+
+
+def _in_shape(image: Image.Image, target: Target) -> np.ndarray:
+    """Return an image of mode L or RGB as uint8 (H, W, C) of the target."""
+    converted = image.convert("L" if target.channels == 1 else "RGB")
+    pixels = np.asarray(_fitted(converted, target, Image.Resampling.LANCZOS))
+    return pixels.reshape(target.height, target.width, target.channels)
+
+
 def attempt(source: Source, *, target: Target) -> Decoded | Refusal:
     """Return a source decoded, or why it cannot be: for work that goes on to the next file."""
     try:
-        decoded = decode(source.path, target=target, masks=source.masks)
+        content = source.path if source.span is None else _read_span(source.path, *source.span)
+        masks: list[bytes | str | Path] = [*source.masks]
+        if source.mask_span is not None:
+            masks.append(_read_span(source.path, *source.mask_span))
+        decoded = decode(content, target=target, masks=masks)
         height, width = decoded.size
         if min(height, width) < _SIZE_LIMITS[0]:
             least = f"{_SIZE_LIMITS[0]} on each side"
@@ -114,8 +151,28 @@ def attempt(source: Source, *, target: Target) -> Decoded | Refusal:
 
 def refusal(source: Source, error: InputError) -> Refusal:
     """Return an error over a source as a line of a report: its path there, and the reason."""
-    place = printable(source.key.removeprefix(f"{source.dataset}/"))
-    return Refusal(place, str(error).removeprefix(f"{printable(source.path)}: "))
+    place = printable(source.shown or source.key.removeprefix(f"{source.dataset}/"))
+    own = f"{printable(source.path)}: " if source.span is None else "image: "
+    return Refusal(place, str(error).removeprefix(own))
+
+
+def source_size(source: Source) -> tuple[int, int]:
+    """Return height and width of a source's image, upright. Raises InputError as `image_size`."""
+    if source.span is None:
+        return image_size(source.path)
+    with (
+        _explained("image"),
+        _open(io.BytesIO(_read_span(source.path, *source.span)), "image") as i,
+    ):
+        return _upright_size(i)
+
+
+def source_digest(source: Source) -> str:
+    """Return the SHA-256 of the bytes that a source's image lies in. Raises InputError."""
+    if source.span is not None:
+        return hashlib.sha256(_read_span(source.path, *source.span)).hexdigest()
+    with _explained(_name(source.path)), source.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -126,8 +183,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
     name = _name(path)
     with _explained(name):
         _check_file(Path(path), name)
-        with open(path, "rb") as file, _open(file, name) as image:
-            return _upright_size(image)
+        with open(path, "rb") as file:
+            if dicom.is_dicom(file.read(132)):
+                return dicom.size(Path(path), name)
+            file.seek(0)
+            with _open(file, name) as image:
+                return _upright_size(image)
 
 
 def median_aspect(paths: Iterable[str | Path]) -> float:
@@ -208,11 +269,21 @@ def _read(source: bytes | str | Path) -> bytes:
         return Path(source).read_bytes()
 
 
+def _read_span(path: Path, offset: int, length: int) -> bytes:
+    """Return bytes from within a file. Raises InputError if it cannot be read, or they are many."""
+    with _explained("image"):
+        if length > MAX_FILE_BYTES:
+            raise InputError(f"image: has {length // 1024**2} MiB; make it smaller")
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+
 def _check_file(path: Path, name: str) -> None:
     """Raise InputError for what must not be opened: a pipe would wait for ever."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{name}: is no regular file")
+        raise InputError(f"{name}: is no regular file; leave it out")
     if status.st_size > MAX_FILE_BYTES:
         size, limit = (n // 1024**2 for n in (status.st_size, MAX_FILE_BYTES))
         raise InputError(f"{name}: has {size} MiB, the limit is {limit}; make it smaller")
@@ -236,7 +307,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return _too_large(int(text.partition("(")[2].split()[0]))
     if isinstance(error, UnidentifiedImageError):
-        return f"is no image of a known format ({', '.join(FORMATS)}), or cut off at its beginning"
+        known = ", ".join((*FORMATS, "DICOM"))
+        return f"is no image of a known format ({known}), or cut off at its beginning"
     if isinstance(error, EOFError) or re.search("truncated|reached eof|unexpected end", text):
         return "is truncated; copy the file again"
     if isinstance(error, OSError) and error.strerror:
@@ -273,20 +345,24 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
-def _upright(data: bytes, name: str) -> Image.Image:
+def _upright(data: bytes, name: str, window: Window = FULL) -> Image.Image:
     """Return the picture in a file, turned as EXIF says, in mode L or RGB."""
     if not data:
         raise InputError(f"{name}: is empty; copy the file again")
+    if dicom.is_dicom(data):
+        return dicom.picture(data, name, window, MAX_PIXELS)
     with _open(io.BytesIO(data), name) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return _plain(image, name)
+        return _plain(image, name, window)
 
 
-def _plain(image: Image.Image, name: str) -> Image.Image:
+def _plain(image: Image.Image, name: str, window: Window) -> Image.Image:
     """Return an image of any mode in L or RGB, transparency composited on black."""
     if image.mode in _SIXTEEN_BIT:
-        return _from_sixteen_bit(image, name)
+        return _from_sixteen_bit(image, name, window)
+    if image.mode == "F" and window.rule == "fixed":
+        return Image.fromarray(_through_window(np.asarray(image), image, name, window))
     if image.mode not in {"1", "L", *_COLOUR_MODES}:
         kind = "floating-point grey levels" if image.mode == "F" else f"colour mode {image.mode}"
         raise InputError(f"{name}: has {kind}, of unknown scale; save it as 8-bit grey or RGB")
@@ -296,23 +372,34 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB" if image.mode in _COLOUR_MODES else "L")
 
 
-def _from_sixteen_bit(image: Image.Image, name: str) -> Image.Image:
-    """Return 16-bit grey levels as 8-bit ones: divided by 257 and rounded, for every image alike.
+def _from_sixteen_bit(image: Image.Image, name: str, window: Window) -> Image.Image:
+    """Return 16-bit grey levels as 8-bit ones, through a window.
 
-    A window fitted to each image would hide which one is darker. Raises InputError for values
-    outside of 0..65535, and for those of a 12-bit device, which would come out black.
+    By default they are divided by 257 and rounded, in every image alike: a window fitted to each
+    would hide which one is darker. Raises InputError for values outside of 0..65535 unless the
+    window is fixed, and by default for those of a 12-bit device, which would come out black.
     """
     values = np.asarray(image).astype(np.int64)
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
+    if window.rule != "fixed" and (low < 0 or high > 65535):
         raise InputError(f"{name}: has grey levels {low} to {high}; the limits are 0 and 65535")
-    if 0 < high < 4096:
+    if window.rule == "full" and 0 < high < 4096:
         raise InputError(
             f"{name}: uses only levels up to {high} of 65535 and would be black; "
-            "scale it to 8 or 16 full bits"
+            "scale it to 8 or 16 full bits, or say what is white, such as --window 0,4095"
         )
-    grey = ((values + 128) // 257).astype(np.uint8)
-    return Image.fromarray(255 - grey if _white_is_zero(image) else grey)
+    return Image.fromarray(_through_window(values, image, name, window))
+
+
+def _through_window(
+    levels: np.ndarray, image: Image.Image, name: str, window: Window
+) -> np.ndarray:
+    """Return levels through a window, uint8 (H, W), and inverted where the file says so."""
+    try:
+        grey = spread(levels, *window.limits(levels))
+    except InputError as error:
+        raise InputError(f"{name}: {error}; save it as 8-bit grey") from error
+    return 255 - grey if _white_is_zero(image) else grey
 
 
 def _white_is_zero(image: Image.Image) -> bool:
@@ -353,8 +440,13 @@ def _merged_mask(
         merged = mask if merged is None else ImageChops.lighter(merged, mask)
     if merged is None:
         return None
+    return _inside(merged, target)
+
+
+def _inside(mask: Image.Image, target: Target) -> np.ndarray:
+    """Return a mask in the size of the target, uint8 (H, W) of 0 and 255."""
     # A box filter takes the mean over the area of each target pixel.
-    share = np.asarray(_fitted(merged, target, Image.Resampling.BOX))
+    share = np.asarray(_fitted(mask, target, Image.Resampling.BOX))
     return np.where(share >= 128, 255, 0).astype(np.uint8)
 
 

@@ -1,47 +1,82 @@
 """Near-duplicates: images that show the same scan shifted, cropped, marked, or mirrored.
 
-An image becomes a print of 96 x 96: high-passed, its local contrast evened out, its spectrum
-whitened. Two prints are compared by normalised cross-correlation over all shifts (Kuglin and Hines
-1975), of which the peak counts, once as they are, once mirrored, and with either of them shrunk
-to a few sizes, because a crop that is resized to the common shape is a magnified copy.
+Prints of two images (see `prints`) are correlated, once as they are, once mirrored, and with either
+of them shrunk to a few sizes, because a crop that is resized to the common shape is a magnified
+copy. The highest of these correlations is the score of the pair.
+
+Which pairs are compared: all, among up to 500 images; of more, those on a `shortlist`.
+Besides, `keypoints` propose pairs with an alignment, at which the two are then compared: crops to
+half of each side, of any shape, mirrored or not.
 
 The threshold was chosen on the 780 images of BUSI at 192 x 160. Over it lie 281 of 303,810 pairs,
-239 of them over 0.3; the lowest twenty, looked at one by one, show the same lesion or region. Of
+239 of them over 0.3; the lowest 48, looked at one by one, show the same lesion or region. Of
 232,320 pairs that should not be related (BUSI with BrEaST, BrEaST with itself) none lies over it.
-Cut to 85 % of both sides, or to 70 % of the width, every image of a sample of 80 was found again;
-cut to 75 % of both sides one in thirteen. A copy both mirrored and cropped is mostly missed.
+The shortlist, which holds 3 % of the pairs of BUSI, has all 281; keypoints add none, at the size of
+a store: BUSI has no copy in another window. Under the threshold, down to
+0.12, about one in three of 40 pairs shows a lesion or region once more, from another place.
+
+Of 60 images each, changed and put among the others, all were found when cut to 85, 75, 65, 60 x 80
+or 90 x 65 %, mirrored and cut to 85 or 75 %, marked with calipers and text, bent by gain and gamma,
+or compressed to JPEG of quality 25. Of 30 each, all were found turned by 3 degrees, and 22 cut to
+50 %. What relates strangers: black wedges of one shape, as where many were turned by one angle.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
-from PIL import Image
-from scipy import fft
-from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from augkit.ingestion.keypoints import Keypoints, Proposal, proposals
+from augkit.ingestion.prints import (
+    COARSE,
+    SIDE,
+    THRESHOLD,
+    bar,
+    coarse,
+    fingerprints,
+    flattened,
+    level,
+    peaks,
+    shrunk,
+    spectra,
+    strangers,
+    unit,
+    views,
+    whitened,
+)
+from augkit.ingestion.shortlist import N_OUTLINE, outlines, shortlist
 from augkit.interfaces import Progress, silent
 
-SIDE = 96
-"""Height and width of a print, in pixels."""
+__all__ = [
+    "SIDE",
+    "THRESHOLD",
+    "Pairs",
+    "Traces",
+    "bar",
+    "clusters",
+    "coarse",
+    "fingerprints",
+    "peaks",
+    "related_pairs",
+    "spectra",
+    "strangers",
+    "views",
+]
 
-THRESHOLD = 0.132
-"""Two images with a higher score are relatives."""
+_MANY = 500
+"""Of more images than this not all pairs are compared."""
 
-_QUIET, _SLOPE, _HIGHEST = 0.072, 5.0, 0.8
-"""Images whose prints resemble anything (few pixels, flat shapes) must score higher; see `bar`."""
-
-_N_STRANGERS = 17
-_COARSE = 48
 _ROWS = 64
 _COLUMNS = 256
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 # Width and height of a shrunk print; a negative width is a mirrored one. Views of one line are
 # sought together, as one template, in the first and coarse comparison.
@@ -52,6 +87,13 @@ _VIEWS = (
 )
 _SIZES = tuple(size for group in _VIEWS for size in group)
 _ENDS = tuple(np.cumsum([len(group) for group in _VIEWS]).tolist())
+_MORE = 0.02
+"""So much more a pair must score that keypoints propose: it is compared in the best alignment."""
+_AROUND = (0.94, 0.97, 1.0, 1.03, 1.06)
+"""The sizes that are tried around the one that keypoints propose."""
+
+_Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""First, second and score of pairs."""
 
 
 @dataclass(frozen=True)
@@ -70,112 +112,106 @@ class Pairs:
         return len(self.first)
 
 
-def fingerprints(images: np.ndarray) -> np.ndarray:
-    """Return the prints of images: float32 (n, 96, 96), zero mean, unit norm.
+class Traces:
+    """What the search keeps of images, 29 kB each; images are added until there is no more room."""
 
-    images: uint8 (n, H, W, C), C 1 or 3; any height and width. A print does not depend on the
-    other images. An image without structure, such as a constant one, gives zeros.
-    """
-    prints = np.zeros((len(images), SIDE, SIDE), np.float32)
-    for start in range(0, len(images), _ROWS):
-        small = np.stack([_shrink(image) for image in images[start : start + _ROWS]])
-        prints[start : start + _ROWS] = _whiten(_flatten(small))
-    return prints
+    def __init__(self, room: int) -> None:
+        self.n = 0
+        self._prints = np.zeros((room, SIDE, SIDE), np.float16)
+        self._outlines = np.zeros((room, N_OUTLINE), np.float16)
+        self._keypoints = Keypoints.empty(room)
+
+    @classmethod
+    def of(cls, images: np.ndarray) -> Traces:
+        """Return the traces of images, uint8 (n, H, W, C), C 1 or 3, any height and width."""
+        traces = cls(len(images))
+        for start in range(0, len(images), _ROWS):
+            traces.add(images[start : start + _ROWS])
+        return traces
+
+    def __len__(self) -> int:
+        return self.n
+
+    def add(self, images: np.ndarray, workers: int | None = None) -> None:
+        """Take in a block of images, on several threads."""
+        workers = workers or os.cpu_count() or 1
+        ends = np.linspace(0, len(images), min(workers, len(images)) + 1).astype(int).tolist()
+        parts = [slice(a, b) for a, b in pairwise(ends)]
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda part: self._put(self.n + part.start, images[part]), parts))
+        self.n += len(images)
+
+    def copy(self, other: Traces, begin: int) -> None:
+        """Take in the traces that another has from an index on."""
+        there, here = slice(begin, other.n), slice(self.n, self.n + other.n - begin)
+        self._prints[here] = other._prints[there]
+        self._outlines[here] = other._outlines[there]
+        self._keypoints.copy(here, other._keypoints, there)
+        self.n = here.stop
+
+    def _put(self, begin: int, images: np.ndarray) -> None:
+        small = np.stack([shrunk(image) for image in images])
+        even = flattened(small)
+        self._prints[begin : begin + len(images)] = whitened(even)
+        self._outlines[begin : begin + len(images)] = outlines(even)
+        for index, one in enumerate(small, begin):
+            self._keypoints.find(index, one)
+
+    @property
+    def prints(self) -> np.ndarray:
+        """Return float16 (n, 96, 96)."""
+        return self._prints[: self.n]
+
+    @property
+    def outlines(self) -> np.ndarray:
+        """Return float16 (n, 1152)."""
+        return self._outlines[: self.n]
+
+    @property
+    def keypoints(self) -> Keypoints:
+        """Return the keypoints of the n images."""
+        found = self._keypoints
+        return Keypoints(
+            *(each[: self.n] for each in (found.counts, found.places, found.descriptors))
+        )
 
 
 def related_pairs(
-    prints: np.ndarray,
+    seen: Traces | np.ndarray,
     *,
     known: int = 0,
     threshold: float = THRESHOLD,
     workers: int | None = None,
     progress: Progress = silent,
+    many: int = _MANY,
 ) -> Pairs:
-    """Return the pairs of prints that score over the threshold.
+    """Return the pairs of images that score over the threshold.
 
     The threshold rises for images that score high with anything, such as very small ones or plain
     shapes on a plain ground. A pair must pass it at half of the resolution first, which can lose
     one that is just over it.
-    prints: float32 (n, 96, 96), as `fingerprints` makes them; may be a memory map. The first
-    `known` of them are not compared with each other. threshold: 0..1. workers: threads, by default
-    one a core; they do not change the result. Besides the prints and the pairs it needs about
-    100 MB, whatever n is. The time grows with n squared.
+    seen: the traces of images; or their prints alone, (n, 96, 96), of which all pairs are compared
+    and no keypoints. The first `known` are not compared with each other. threshold: 0..1. workers:
+    threads, by default one a core; they do not change the result. many: of more images than this
+    only pairs on the shortlist are compared. Besides the traces and the pairs it needs about 150
+    MB, and 3 kB an image.
     """
     workers = workers or os.cpu_count() or 1
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(prints), _ROWS):
-            some = np.asarray(prints[start : start + _ROWS])
-            seen = np.stack(list(pool.map(lambda one: views(one, _SIZES), some)))
-            templates = _templates(seen)
-            for columns in _column_blocks(len(prints), known, start):
-                others = spectra(prints[columns], workers)
-                block = _Block(seen, templates, others, coarse(others), start, columns.start)
-                rows = range(len(seen))
-                jobs = [pool.submit(_search, block, row, known, threshold) for row in rows]
-                found.extend(job.result() for job in jobs)
-            progress("near-duplicates", min(start + _ROWS, len(prints)), len(prints))
-    return _over_the_bar(_merged(found), prints, threshold)
-
-
-def spectra(prints: np.ndarray, workers: int = 1) -> np.ndarray:
-    """Return the spectra of prints (..., 96, 96): complex64 (..., 96, 49)."""
-    return fft.rfft2(np.asarray(prints, np.float32), workers=workers)
-
-
-def views(one: np.ndarray, sizes: Iterable[tuple[float, float]]) -> np.ndarray:
-    """Return the conjugate spectra of one print in each size: complex64 (n, 96, 49).
-
-    one: float32 (96, 96). sizes: the width and height, in 0..1 of the print's, that it is shrunk to
-    about its centre; a negative width mirrors it. A view has unit norm, that of zeros is zero.
-    """
-    seen = np.stack([_resized(one, *size) for size in sizes])
-    norm = np.sqrt((seen * seen).sum((1, 2), keepdims=True))
-    return spectra(seen / np.maximum(norm, 1e-6)).conj()
-
-
-def coarse(fine: np.ndarray, side: int = _COARSE) -> np.ndarray:
-    """Return the low frequencies of spectra alone: complex64 (..., side, side / 2 + 1).
-
-    fine: complex64 (..., 96, 49). side: even, height and width of the print that they belong to.
-    Each has unit norm: `peaks` of two of them are correlations in -1..1.
-    """
-    half = side // 2
-    low = np.concatenate([fine[..., :half, : half + 1], fine[..., -half:, : half + 1]], axis=-2)
-    low[..., half, :] = low[..., half] = 0
-    return _unit(low)
-
-
-def peaks(view: np.ndarray, others: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """Return the highest correlation over all shifts of a view with each other: float32 (n,).
-
-    view: conjugate spectrum, complex64 (side, side / 2 + 1), or n of them, one for each other.
-    others: spectra, complex64 (n, side, side / 2 + 1).
-    """
-    each = np.broadcast_to(view, others.shape)
-    found = np.empty(len(others), np.float32)
-    n = 32 * (SIDE // side) ** 2  # about a megabyte, which stays in the cache
-    for start in range(0, len(others), n):
-        product = each[start : start + n] * others[start : start + n]
-        surface = fft.irfft2(product, (side, side), overwrite_x=True, workers=1)
-        found[start : start + n] = surface.max((1, 2))
-    return found
-
-
-def strangers(n: int) -> np.ndarray:
-    """Return which of n prints, turned upside down, serve as strangers: int64 (up to 17,)."""
-    return np.unique(np.linspace(0, n - 1, _N_STRANGERS).astype(np.int64))
-
-
-def bar(level: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the score that a relative must exceed, given the median score of strangers.
-
-    Prints of full resolution, of BUSI or pure noise, score up to 0.072 with strangers and keep the
-    threshold. Noise of 28 x 28 pixels scores 0.10, plain ellipses 0.2; the slope keeps all their
-    strangers apart but a few ellipses of one shape.
-    """
-    raised = threshold + _SLOPE * np.maximum(level - _QUIET, 0)
-    return np.maximum(np.minimum(raised, _HIGHEST), threshold)
+    prints = seen.prints if isinstance(seen, Traces) else seen
+    told = partial(progress, "near-duplicates")
+    with ThreadPoolExecutor(workers) as pool, _one_thread_each():
+        if isinstance(seen, Traces) and (len(prints) - known) * len(prints) > many**2:
+            listed = shortlist(prints, seen.outlines, known=known, pool=pool, progress=progress)
+            found = _merged(list(_compared(prints, *listed, known, threshold, pool, told)))
+        else:
+            found = _merged(list(_all_compared(prints, known, threshold, pool, told)))
+        if isinstance(seen, Traces):
+            skip = found.first * len(prints) + found.second
+            proposed = proposals(seen.keypoints, known=known, skip=skip, pool=pool)
+            also = pool.map(partial(_aligned, prints, threshold=threshold + _MORE), proposed)
+            found = _merged([(found.first, found.second, found.score), *also])
+    told(len(prints), len(prints))
+    return _over_the_bar(found, prints, threshold)
 
 
 def clusters(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -194,108 +230,129 @@ def clusters(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Block:
-    """Some prints as rows, in all their views, and some as columns to be compared with."""
+    """Some prints in all their views, and others, in order, to be compared with."""
 
+    rows: np.ndarray
     views: np.ndarray
     templates: np.ndarray
+    columns: np.ndarray
     others: np.ndarray
     coarse: np.ndarray
-    first_row: int
-    first_column: int
 
 
-def _shrink(image: np.ndarray) -> np.ndarray:
-    """Return one image grey and small: float32 (96, 96), 0..255."""
-    grey = image[..., 0].astype(np.float32) if image.shape[-1] == 1 else image @ _GREY
-    resized = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(resized, np.float32)
+def _one_thread_each() -> AbstractContextManager[object]:
+    """Return a context in which products of matrices use one thread: the workers are enough."""
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(1)
+    return limits
 
 
-def _flatten(small: np.ndarray) -> np.ndarray:
-    """Return images without slow changes and with even local contrast, or zeros.
-
-    What is black counts as outside of the image: means are taken over the rest, so that the
-    outline of the field of view, the same in every image of a scanner, leaves no trace. The
-    4 grey levels keep compression noise in dark regions down.
-    """
-    seen = minimum_filter(maximum_filter(small, (1, 5, 5)) > 8, (1, 7, 7)).astype(np.float32)
-    share = [np.maximum(gaussian_filter(seen, (0, s, s)), 1e-3) for s in (2, 6)]
-    detail = seen * (small - gaussian_filter(seen * small, (0, 2, 2)) / share[0])
-    contrast = np.sqrt(gaussian_filter(detail * detail, (0, 6, 6)) / share[1])
-    even = detail / (contrast + 4)
-    even[np.ptp(small, (1, 2)) < 1] = 0
-    return even
-
-
-def _whiten(even: np.ndarray) -> np.ndarray:
-    """Return images whose smoothed power spectrum is flat up to 36 cycles, unit norm.
-
-    Layered tissue otherwise correlates with any other layered tissue.
-    """
-    spectra = fft.fft2(even)
-    power = gaussian_filter(np.abs(spectra) ** 2, (0, 4, 4), mode="wrap")
-    cycles = np.fft.fftfreq(SIDE, 1 / SIDE).astype(np.float32)
-    band = np.exp(-((np.hypot(cycles[:, None], cycles) / 36) ** 4))
-    band[0, 0] = 0
-    white = fft.ifft2(spectra * band / np.sqrt(power + 1e-6)).real
-    norm = np.sqrt((white * white).sum((1, 2), keepdims=True))
-    return white / np.maximum(norm, 1e-6)
+def _all_compared(
+    prints: np.ndarray,
+    known: int,
+    threshold: float,
+    pool: ThreadPoolExecutor,
+    told: Callable[[int, int], None],
+) -> Iterator[_Found]:
+    """Yield the relatives among all pairs."""
+    for start in range(0, len(prints), _ROWS):
+        rows = np.arange(start, min(start + _ROWS, len(prints)))
+        seen = np.stack(list(pool.map(lambda row: views(prints[row], _SIZES), rows)))
+        templates = _templates(seen)
+        for columns in _column_blocks(len(prints), known, start):
+            others = spectra(prints[columns])
+            block = _Block(rows, seen, templates, columns, others, coarse(others))
+            search = partial(_search, block, known=known, threshold=threshold)
+            yield from pool.map(search, range(len(rows)))
+        told(int(rows[-1]), len(prints))
 
 
-def _column_blocks(n: int, known: int, first_row: int) -> Iterator[slice]:
+def _compared(
+    prints: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    known: int,
+    threshold: float,
+    pool: ThreadPoolExecutor,
+    told: Callable[[int, int], None],
+) -> Iterator[_Found]:
+    """Yield the relatives among the pairs of a shortlist, each compared in both orders."""
+    rows = np.concatenate([first, second])
+    order = np.argsort(rows, kind="stable")
+    partners = np.concatenate([second, first])[order]
+    ends = np.searchsorted(rows[order], np.arange(len(prints) + 1))
+
+    def one(row: int) -> list[_Found]:
+        columns = np.sort(partners[ends[row] : ends[row + 1]]).astype(np.int64)
+        if not len(columns):
+            return []
+        seen = views(prints[row], _SIZES)[None]
+        templates, found = _templates(seen), []
+        for start in range(0, len(columns), _COLUMNS):
+            some = columns[start : start + _COLUMNS]
+            others = spectra(prints[some])
+            block = _Block(np.array([row]), seen, templates, some, others, coarse(others))
+            found.append(_search(block, 0, known=known, threshold=threshold))
+        return found
+
+    for start in range(0, len(prints), _COLUMNS):
+        for found in pool.map(one, range(start, min(start + _COLUMNS, len(prints)))):
+            yield from found
+        told(min(start + _COLUMNS, len(prints) - 1), len(prints))
+
+
+def _column_blocks(n: int, known: int, first_row: int) -> Iterator[np.ndarray]:
     """Yield the blocks of prints that a block of rows must be compared with."""
     begin = known if first_row + _ROWS <= known else 0
     for start in range(begin, n, _COLUMNS):
-        yield slice(start, min(start + _COLUMNS, n))
-
-
-def _resized(one: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Return one print shrunk about the centre and padded with zeros, float32 (96, 96)."""
-    columns, rows = round(SIDE * abs(width)), round(SIDE * height)
-    one = np.ascontiguousarray(one[:, ::-1] if width < 0 else one)
-    small = Image.fromarray(one).resize((columns, rows), Image.Resampling.LANCZOS)
-    left, above = (SIDE - columns) // 2, (SIDE - rows) // 2
-    padding = ((above, SIDE - rows - above), (left, SIDE - columns - left))
-    return np.pad(np.asarray(small), padding)
-
-
-def _unit(low: np.ndarray) -> np.ndarray:
-    """Return coarse spectra scaled so that `irfft2` of a product is a correlation in -1..1."""
-    twice = np.full(low.shape[-1], 2, np.float32)
-    twice[0] = 1
-    norm = np.sqrt(((low.real**2 + low.imag**2) * twice).sum((-2, -1), keepdims=True))
-    return low * (low.shape[-2] / np.maximum(norm, 1e-6))
+        yield np.arange(start, min(start + _COLUMNS, n))
 
 
 def _templates(views: np.ndarray) -> np.ndarray:
     """Return one coarse template for each group of views: complex64 (n, groups, 48, 25)."""
     groups = np.split(coarse(views), _ENDS[:-1], axis=1)
-    return _unit(np.stack([group.sum(1) for group in groups], axis=1))
+    return unit(np.stack([group.sum(1) for group in groups], axis=1))
 
 
-def _search(
-    block: _Block, row: int, known: int, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _search(block: _Block, row: int, *, known: int, threshold: float) -> _Found:
     """Return first, second and score of the relatives of one row among the columns."""
-    index = block.first_row + row
-    begin = known if index < known else 0
+    index, columns = int(block.rows[row]), block.columns
+    begin = int(np.searchsorted(columns, known)) if index < known else 0
+    after = max(begin, int(np.searchsorted(columns, index, "right")))
     ends, firsts = _ENDS, (0, *_ENDS[:-1])
-    best = np.zeros(len(block.others), np.float32)
+    best = np.zeros(len(columns), np.float32)
     for group, template in enumerate(block.templates[row]):
         # The first view is the print itself, where the order of two images does not matter.
-        skip = max((max(begin, index + 1) if group == 0 else begin) - block.first_column, 0)
-        rough = peaks(template, block.coarse[skip:], _COARSE)
+        skip = after if group == 0 else begin
+        rough = peaks(template, block.coarse[skip:], COARSE)
         candidates = skip + np.flatnonzero(rough > threshold)
         for view in block.views[row, firsts[group] : ends[group]]:
             fine = peaks(view, block.others[candidates])
             best[candidates] = np.maximum(best[candidates], fine)
-    related = np.flatnonzero(best > threshold)
-    related = related[related + block.first_column != index]
-    columns = related + block.first_column
-    return np.minimum(index, columns), np.maximum(index, columns), best[related]
+    related = np.flatnonzero((best > threshold) & (columns != index))
+    others = columns[related]
+    return np.minimum(index, others), np.maximum(index, others), best[related]
 
 
-def _merged(found: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Pairs:
+def _aligned(prints: np.ndarray, proposal: Proposal, *, threshold: float) -> _Found:
+    """Return a proposed pair and its score, or nothing if it does not score over the threshold.
+
+    Where an image would be larger in the other, the other is shrunk instead.
+    """
+    sides = np.array([proposal.width, proposal.height])
+    sign = np.array([-1 if proposal.mirrored else 1, 1])
+    mine = [tuple(np.minimum(sides * s, 1) * sign) for s in _AROUND]
+    theirs = [tuple(np.minimum(1 / (sides * s), 1)) for s in _AROUND]
+    one = views(np.asarray(prints[proposal.first], np.float32), mine)
+    other = views(np.asarray(prints[proposal.second], np.float32), theirs).conj()
+    best = peaks(one, other).max(keepdims=True)
+    n = int(best[0] > threshold)
+    pair = np.array([[proposal.first], [proposal.second]], np.int64)[:, :n]
+    return pair[0], pair[1], best[:n]
+
+
+def _merged(found: Sequence[_Found]) -> Pairs:
     """Return each pair once, with the higher of the scores of its two orders."""
     empty = np.empty(0, np.int64)
     first, second = (np.concatenate([empty, *(part[k] for part in found)]) for k in (0, 1))
@@ -312,22 +369,6 @@ def _over_the_bar(pairs: Pairs, prints: np.ndarray, threshold: float) -> Pairs:
     if not len(pairs):
         return pairs
     members, where = np.unique([pairs.first, pairs.second], return_inverse=True)
-    bars = bar(_level(prints, members), threshold)[where.reshape(2, -1)].max(0)
+    bars = bar(level(prints, members), threshold)[where.reshape(2, -1)].max(0)
     kept = pairs.score > bars
     return Pairs(pairs.first[kept], pairs.second[kept], pairs.score[kept])
-
-
-def _level(prints: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Return what each member scores with a stranger: float32 (n,), a median over some of them.
-
-    Strangers are other prints turned upside down: alike in everything but related to nothing.
-    """
-    chosen = strangers(len(prints))
-    levels = np.full((len(members), len(chosen)), np.nan, np.float32)
-    upside_down = spectra(np.asarray(prints[chosen])[:, ::-1]).conj()
-    for start in range(0, len(members), _COLUMNS):
-        others = spectra(np.asarray(prints[members[start : start + _COLUMNS]]))
-        for column, stranger in enumerate(upside_down):
-            levels[start : start + _COLUMNS, column] = peaks(stranger, others)
-    levels[members[:, None] == chosen] = np.nan  # an image may be symmetric to itself
-    return np.nanmedian(levels, axis=1)

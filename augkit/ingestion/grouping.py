@@ -41,6 +41,28 @@ def join_groups(
     return number[cluster]
 
 
+def part_groups(
+    old: np.ndarray, torn: np.ndarray, first: np.ndarray, second: np.ndarray, n_folds: int
+) -> np.ndarray:
+    """Return int64 (M,): the group of each image after some groups were taken apart.
+
+    old: int64 (M,). torn: int64 (n,), the groups to take apart. first, second: pairs that still
+    hold images together. What the first image of a group belongs to keeps its number; the other
+    parts get numbers that no fold was given to, from n_folds or the highest number on.
+    """
+    groups, number = old.copy(), max(int(old.max(initial=-1)) + 1, n_folds)
+    within = np.isin(old, torn)
+    kept = within[first] & within[second] & (old[first] == old[second])
+    part = clusters(len(old), first[kept], second[kept])
+    for group in torn.tolist():
+        members = np.flatnonzero(old == group)
+        for piece in dict.fromkeys(part[members].tolist()):
+            if piece != part[members[0]]:
+                groups[members[part[members] == piece]] = number
+                number += 1
+    return groups
+
+
 def equal_pairs(values: np.ndarray, ignore: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs (first, second), int64 (n,), that connect all positions of equal value."""
     last: dict[Any, int] = {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -17,9 +19,10 @@ from augkit.ingestion.decode import (
     Target,
     attempt,
     choose_size,
-    image_size,
     parse_size,
     refusal,
+    source_digest,
+    source_size,
 )
 from augkit.ingestion.intake import (
     Conflicts,
@@ -29,52 +32,128 @@ from augkit.ingestion.intake import (
     nothing_read,
     patient_of,
 )
-from augkit.ingestion.readers import Listing, Source, printable, read
+from augkit.ingestion.layouts import read
+from augkit.ingestion.pseudonyms import Naming, burned_in
+from augkit.ingestion.readers import Listing, Refusal, Source, printable
+from augkit.ingestion.review import places as review_places
+from augkit.ingestion.review import read_decisions, write_review
+from augkit.ingestion.windowing import Window
 from augkit.interfaces import Progress, Shape, silent
+from augkit.partitions import PARTS
 from augkit.store import DatasetStore, Snapshot, locate
 from augkit.store.locate import DEFAULT_NAME, is_store
+
+log = logging.getLogger("augkit")
 
 
 def ingest(
     source: str | Path,
     store: DatasetStore | str | Path | None = None,
     *,
+    layout: str | None = None,
     dataset: str | None = None,
     size: str | None = None,
     fit: Literal["stretch", "pad"] = "stretch",
     channels: int | None = None,
+    window: str | None = None,
+    keys: Literal["path", "hash"] | None = None,
+    group_by: Literal["patient"] | None = None,
+    secret: str | Path | None = None,
     conflicts: Conflicts | None = None,
     skip_bad: bool = False,
     find_relatives: bool = True,
+    review: str | Path | None = None,
+    decisions: str | Path | None = None,
     workers: int | None = None,
     start_method: Backend = "threads",
     progress: Progress = silent,
 ) -> IngestReport:
-    """Read a folder with a subfolder for each class, or a CSV manifest, into a store.
+    """Read images into a store: a folder with a subfolder for each class, or another layout.
 
-    The store is made if there is none. size: "192x160", width x height, for a new store; by
-    default it follows from the images. channels: 1 grey (default) or 3. conflicts: what to do with
-    groups of several classes, "drop" (default) or "keep"; given again, it changes what is done
-    with those in the store. Files that cannot be read stop the ingest unless `skip_bad`.
-    find_relatives=False does not look for near-duplicates and trusts the groups of the manifest.
-    Raises InputError, OptionError or NameTaken; then nothing is written.
+    The store is made if there is none. layout: one of `augkit.ingestion.layouts.NAMES`; by default
+    it is guessed, and said. size: "192x160", width x height, for a new store; by default it follows
+    from the images. channels: 1 grey or 3; by default that of arrays, and grey for files. window:
+    "LOW,HIGH", "bits" or "percentile", for images of more than 8 bits.
+
+    keys: "hash" makes keys and groups pseudonyms; group_by: "patient" groups DICOM files by their
+    PatientID, as a pseudonym; secret: the file that pseudonyms are made with. By default all as in
+    the store. conflicts: what to do with groups of several classes, "drop" (default) or "keep";
+    given again, it changes what is done with those in the store. Files that cannot be read stop the
+    ingest unless `skip_bad`. find_relatives=False does not look for near-duplicates and trusts the
+    groups that the data name. Raises InputError, OptionError or NameTaken; then nothing is written.
+
+    review: a page, FILE.html, or a folder; borderline pairs are written there for a person to
+    decide on, beside a CSV table. decisions: such a table, filled in. What it says holds for later
+    ingests too; given again, it changes the groups of what is in the store.
     """
     if conflicts not in (None, "drop", "keep"):
         raise OptionError(f"conflicts is {conflicts!r}; it must be 'drop' or 'keep'")
-    listing = read(source, dataset=dataset)
+    through = Window.parse(window)
+    decided = () if decisions is None else read_decisions(decisions)
+    if review is not None:
+        review_places(review)
+    listing = read(source, dataset=dataset, layout=layout)
     check_refused(listing.refused, skip_bad)
-    opened, target, reason = _prepare(listing, store, size, fit, channels, skip_bad)
+    existing = store if isinstance(store, DatasetStore) else _existing(store)
+    place = Path(existing.path) if existing else _new_path(store)
+    _check_apart(listing, Path(source), place)
+    before = existing.snapshot() if existing else None
+    naming = Naming.of(before, place, keys=keys, group_by=group_by, secret=secret)
+    listing = _named(listing, naming, asked=group_by is not None)
+    height, width, depth, reason = _shape(listing, existing, size, channels, skip_bad)
+    target = Target(height, width, depth, fit, through)
+    opened = existing or DatasetStore.create(
+        place, height=target.height, width=target.width, channels=target.channels
+    )
     work = Intake(opened, listing, conflicts, fit, skip_bad, workers, progress, reason)
-    work.find_relatives = find_relatives
+    work.find_relatives, work.decisions = find_relatives, decided
+    work.noted = naming.noted() | ({} if window is None else {"window": str(through)})
     try:
-        snapshot = opened.snapshot()
-        new = _new_sources(opened, snapshot, listing)
-        task = partial(attempt, target=target)
-        decoded = ordered_map(task, new, workers=workers, backend=start_method)
-        work.run(zip(new, decoded, strict=True), len(new), masks=any(s.masks for s in new))
-        return work.report()
+        new = _new_sources(opened, opened.snapshot(), listing)
+        masks = any(s.masks or s.mask_span for s in new)
+        if listing.pixels is not None:
+            _say_if_resized(listing, target)
+            decoded: Iterator[Decoded | Refusal] = listing.pixels.decoded(new, target)
+            masks = listing.pixels.masked
+        else:
+            task = partial(attempt, target=target)
+            decoded = ordered_map(task, new, workers=workers, backend=start_method)
+        work.run(zip(new, decoded, strict=True), len(new), masks=masks)
+        work.traces = None
+        report = work.report()
+        if review is None:
+            return report
+        written = write_review(opened.snapshot(), review, workers=workers, progress=progress)
+        return replace(report, review=written)
     finally:
         opened.tidy()
+
+
+def _check_apart(listing: Listing, source: Path, store: Path) -> None:
+    """Raise InputError if a store is to be read into itself."""
+    if listing.layout == "store" and source.resolve() == store.resolve():
+        raise InputError(f"{printable(source)} is the store itself: name another with --store PATH")
+
+
+def _named(listing: Listing, naming: Naming, *, asked: bool) -> Listing:
+    """Return a listing under the names that its images get, after saying what is to be known."""
+    notes = burned_in(listing)
+    listing, said = naming.apply(listing, asked=asked)
+    for note in (*notes, *said):
+        log.warning("note: %s", note)
+    return listing
+
+
+def _say_if_resized(listing: Listing, target: Target) -> None:
+    given, wanted = listing.shape, (target.height, target.width, target.channels)
+    if listing.layout == "store" and given is not None and given != wanted:
+        log.warning(
+            "note: made from stored pixels of %dx%d in %s, not from the original files: they are "
+            "resampled a second time",
+            given[1],
+            given[0],
+            "grey" if given[2] == 1 else "colour",
+        )
 
 
 def ingest_arrays(
@@ -96,7 +175,7 @@ def ingest_arrays(
     be more than memory holds. labels, keys, groups: N texts; a group is a patient. masks: blocks
     bool or uint8 of 0 and 255, (n, H, W), beside the images. store: an open one, such as
     DatasetStore.create returns, or the path of one. find_relatives=False trusts the groups and
-    spares the search for near-duplicates, which needs 36 kB an image. Raises InputError for
+    spares the search for near-duplicates, which keeps 29 kB an image. Raises InputError for
     blocks of another shape, NameTaken for a key that is in use.
     """
     opened = store if isinstance(store, DatasetStore) else DatasetStore.open(store)
@@ -169,38 +248,33 @@ def _paired(
             raise InputError(f"there are fewer images than keys: {len(sources)} keys")
         yield source, decoded
     if next(pixels, None) is not None:
-        raise InputError(f"there are more images than keys: {len(sources)} keys")
+        raise InputError(
+            f"there are more images than keys: {len(sources)} keys; give a key for each"
+        )
 
 
-def _prepare(
+def _shape(
     listing: Listing,
-    store: DatasetStore | str | Path | None,
+    opened: DatasetStore | None,
     size: str | None,
-    fit: Literal["stretch", "pad"],
     channels: int | None,
     skip_bad: bool,
-) -> tuple[DatasetStore, Target, str]:
-    """Return the store, open or new, the shape of its images, and why it is that shape."""
+) -> tuple[int, int, int, str]:
+    """Return height, width and channels of the images of a store, and why they are such."""
     wanted = parse_size(size) if size is not None else None
-    opened = store if isinstance(store, DatasetStore) else _existing(store)
     if opened is None:
-        path = _new_path(store)
+        channels = channels or (listing.shape[2] if listing.shape else 1)
         height, width, reason = (
             (*wanted, f"Size {size}, as asked.") if wanted else _chosen(listing, skip_bad)
         )
-        target = Target(height, width, channels or 1, fit)
-        return (
-            DatasetStore.create(path, height=height, width=width, channels=target.channels),
-            target,
-            reason,
-        )
+        return height, width, channels, reason
     height, width, present = opened.shape
     if (wanted and wanted != (height, width)) or (channels and channels != present):
         raise OptionError(
             f"{opened.path} holds {'grey' if present == 1 else 'colour'} images of "
             f"{width}x{height}: what is to be otherwise needs another store, --store PATH"
         )
-    return opened, Target(height, width, present, fit), f"Size {width}x{height}, as in the store."
+    return height, width, present, f"Size {width}x{height}, as in the store."
 
 
 def _existing(store: str | Path | None) -> DatasetStore | None:
@@ -222,10 +296,13 @@ def _new_path(store: str | Path | DatasetStore | None) -> Path:
 
 def _chosen(listing: Listing, skip_bad: bool) -> tuple[int, int, str]:
     """Return the size that suits the images, from the headers of those that can be read."""
+    if listing.shape:
+        height, width, _ = listing.shape
+        return height, width, f"Size {width}x{height}, that of the images as they are stored there."
     sizes, refused = [], []
     for source in listing.sources:
         try:
-            sizes.append(image_size(source.path))
+            sizes.append(source_size(source))
         except InputError as error:
             refused.append(refusal(source, error))
     check_refused(tuple(refused), skip_bad)
@@ -239,13 +316,13 @@ def _new_sources(store: DatasetStore, snapshot: Snapshot, listing: Listing) -> l
     """Return what is not in the store. Raises NameTaken for a key with another content."""
     real = snapshot.real
     known = dict(zip(real.keys.tolist(), range(len(real.keys)), strict=True))
-    new = []
+    new: list[Source] = []
+    old: list[Source] = []
     for source in listing.sources:
-        row = known.get(source.key)
-        if row is None:
-            new.append(source)
-            continue
-        what = _difference(source, snapshot, row)
+        (old if source.key in known else new).append(source)
+    digests = listing.pixels.digests(old) if listing.pixels else map(source_digest, old)
+    for source, digest in zip(old, digests, strict=True):
+        what = _difference(source, digest, snapshot, known[source.key])
         if what:
             raise NameTaken(
                 f"{printable(source.key)} is in {store.path} already with {what}: "
@@ -254,24 +331,19 @@ def _new_sources(store: DatasetStore, snapshot: Snapshot, listing: Listing) -> l
     return new
 
 
-def _difference(source: Source, snapshot: Snapshot, row: int) -> str | None:
+def _difference(source: Source, digest: str, snapshot: Snapshot, row: int) -> str | None:
     """Return in what an image that the store has differs from the one that is offered, or None.
 
     What the store has and this listing does not say is no difference.
     """
     real = snapshot.real
-    if _digest(source.path) != str(real.sha256[row]):
+    if digest != str(real.sha256[row]):
         return "other bytes"
     if snapshot.classes[real.labels[row]] != source.label:
         return "another class"
     if source.group and str(real.patients[row]) != patient_of(source):
         return "another group, or none"
-    return "no mask" if source.masks and not real.masked[row] else None
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{printable(path)} cannot be read: {error.strerror}") from error
+    if source.part and real.given[row] != PARTS.index(source.part):
+        return "another part of its own split, or none"
+    with_mask = bool(source.masks or source.mask_span)
+    return "no mask" if with_mask and not real.masked[row] else None

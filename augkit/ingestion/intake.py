@@ -13,11 +13,21 @@ import numpy as np
 
 from augkit.errors import InputError, NameTaken
 from augkit.ingestion.decode import Decoded
-from augkit.ingestion.duplicates import fingerprints, related_pairs
-from augkit.ingestion.grouping import assign_folds, equal_pairs, join_groups
+from augkit.ingestion.duplicates import Pairs, Traces, related_pairs
+from augkit.ingestion.grouping import assign_folds, equal_pairs, join_groups, part_groups
 from augkit.ingestion.readers import Listing, Refusal, Source, printable
+from augkit.ingestion.review import (
+    Decision,
+    Review,
+    Row,
+    as_rows,
+    joined,
+    split,
+    traces_of,
+    without,
+)
 from augkit.interfaces import Progress
-from augkit.partitions import HOLDOUT
+from augkit.partitions import HOMES, PARTS
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.format import Entry
 from augkit.store.reading import in_conflict
@@ -48,6 +58,12 @@ class IngestReport:
     """What became of the groups of several classes, if this ingest changed it."""
     untested: bool = False
     """True if near-duplicates were not looked for."""
+    layout: str = ""
+    """As what the source was read; see `augkit.ingestion.layouts`."""
+    review: Review | None = None
+    """The borderline pairs that were written for a person to decide on, if asked for."""
+    overruled: tuple[tuple[str, str], ...] = ()
+    """Keys of pairs that were decided to be different, and are together through others."""
 
     def to_json(self) -> str:
         """Return the keys of `info`, and what was refused."""
@@ -59,6 +75,10 @@ class IngestReport:
             "largest_group": self.largest_group,
             "stale_runs": list(self.stale),
             "unread": list(self.unread),
+            "layout": self.layout,
+            "review": str(self.review.page) if self.review else None,
+            "borderline_pairs": self.review.pairs if self.review else None,
+            "still_together": [list(keys) for keys in self.overruled],
         }
         return json.dumps({**self.info.values, **own})
 
@@ -79,6 +99,13 @@ class IngestReport:
         if self.refused:
             rows = [[r.path, r.reason] for r in self.refused]
             lines.append(table(["skipped", "reason"], rows))
+        for first, second in self.overruled:
+            lines.append(
+                f"decided to be different, yet together through others: {printable(first)} and "
+                f"{printable(second)}"
+            )
+        if self.review:
+            lines.append(str(self.review))
         if self.stale:
             lines.append(
                 f"made stale, because groups were joined: {', '.join(self.stale)}; "
@@ -107,11 +134,16 @@ class Intake:
     progress: Progress
     reason: str
     find_relatives: bool = True
+    noted: dict[str, Any] = field(default_factory=dict)
+    """What else the log is to say of how it was done."""
     kept: list[Source] = field(default_factory=list)
     decoded: list[Decoded] = field(default_factory=list)
     """Without their pixels, which are in the shard."""
     refused: list[Refusal] = field(default_factory=list)
-    prints: list[np.ndarray] = field(default_factory=list)
+    traces: Traces | None = None
+    """Of all images in the store, then of the new ones."""
+    decisions: tuple[Decision, ...] = ()
+    """What a person decided about pairs."""
     pairs: int = 0
     fresh: list[str] = field(default_factory=list)
     """Runs that were not stale before."""
@@ -122,18 +154,34 @@ class Intake:
     ) -> None:
         """Write all items into a shard and commit it; without new images there is none."""
         snapshot = self.store.snapshot()
-        stale = snapshot.stale_runs(HOLDOUT)
+        stale = snapshot.stale_runs(*HOMES)
         self.fresh = [name for name in snapshot.runs if name not in stale]
         if n:
             self._bring(items, n, masks=masks)
-        if not self.kept and self.conflicts not in (None, snapshot.grouping.get("conflicts")):
+        if self.decisions and not self.kept:
+            self._decide(snapshot)
+        elif not self.kept and self.conflicts not in (None, snapshot.grouping.get("conflicts")):
             self.store.commit(self._regroup)
             done = "kept" if self.conflicts == "keep" else "left out"
             self.policy = f"those with relatives of another class are now {done}"
 
+    def _decide(self, snapshot: Snapshot) -> None:
+        """Make the groups anew where decisions came in; the same ones again change nothing."""
+        old = snapshot.decisions
+        new = joined(old, as_rows(self.decisions, snapshot.real.keys.tolist()))
+        if new == old and self.conflicts in (None, snapshot.grouping.get("conflicts")):
+            return
+        before = len(set(snapshot.real.groups.tolist()))
+        self.store.commit(self._regroup)
+        after = len(set(self.store.snapshot().real.groups.tolist()))
+        said = counted(len(self.decisions), "decision")
+        self.policy = f"{said} taken in, {counted(before, 'group')} became {after}"
+
     def _bring(
         self, items: Iterator[tuple[Source, Decoded | Refusal]], n: int, *, masks: bool
     ) -> None:
+        if self.find_relatives:
+            self.traces = traces_of(self.store.snapshot(), room=n)
         writer = self.store.write_shard(self._attributes(), masks=masks)
         try:
             self._read(items, n, writer)
@@ -176,8 +224,8 @@ class Intake:
         blank = np.zeros(images.shape[1:3], np.uint8)
         masks = np.stack([blank if d.mask is None else d.mask for _, d in good])
         writer.append(images, masks, np.array([d.mask is not None for _, d in good]))
-        if self.find_relatives:
-            self.prints.append(fingerprints(images))
+        if self.traces is not None:
+            self.traces.add(images, self.workers)
         for source, d in good:
             self.kept.append(source)
             self.decoded.append(Decoded(np.empty(0, np.uint8), None, d.sha256, d.colour, d.size))
@@ -191,6 +239,15 @@ class Intake:
             "source_sha256": np.array([list(d.sha256) for d in self.decoded], np.uint8),
             "source_size": np.array([d.size for d in self.decoded], np.int32),
             "colour": np.array([d.colour for d in self.decoded], bool),
+            **self._given(),
+        }
+
+    def _given(self) -> dict[str, np.ndarray]:
+        """Return the parts that the images came with, if any came with one."""
+        if not any(s.part for s in self.kept):
+            return {}
+        return {
+            "given": np.array([PARTS.index(s.part) if s.part else -1 for s in self.kept], np.int8)
         }
 
     def _patients(self) -> np.ndarray:
@@ -219,11 +276,15 @@ class Intake:
                 "fit": self.fit,
                 "skipped": len(self.refused),
                 "find_relatives": self.find_relatives,
+                **self.noted,
             },
         }
 
     def _regroup(self, snapshot: Snapshot) -> Entry:
-        """Return a log entry that changes only what is done with groups of several classes."""
+        """Return a log entry that changes only groups, or what is done with mixed ones."""
+        if self.decisions:
+            grouping = self._grouping(snapshot, list(snapshot.classes))
+            return {"kind": "grouping", "grouping": grouping}
         old, real, policy = snapshot.grouping, snapshot.real, self.conflicts or "drop"
         _check_classes(real.groups, real.labels, list(snapshot.classes), policy)
         table = {**old, "version": old["version"] + 1, "conflicts": policy}
@@ -234,45 +295,82 @@ class Intake:
         labels = np.array([classes.index(s.label) for s in self.kept], np.int64)
         labels = np.concatenate([real.labels, labels]).astype(np.int64)
         datasets = np.array([*real.datasets.tolist(), *(s.dataset for s in self.kept)], str)
-        first, second = self._relatives(snapshot)
+        keys = [*real.keys.tolist(), *(s.key for s in self.kept)]
+        decided = joined(snapshot.decisions, as_rows(self.decisions, keys))
+        same, pairs = split(decided, "same"), self._relatives(snapshot)
+        pairs = without(pairs, *split(decided, "different"))
         patients = np.concatenate([real.patients.astype(str), self._patients()])
         sources = np.array([*real.sha256.tolist(), *(d.sha256.hex() for d in self.decoded)], str)
-        copies = equal_pairs(sources)
-        groups = join_groups(
-            real.groups,
-            patients,
-            np.concatenate([first, copies[0]]),
-            np.concatenate([second, copies[1]]),
-        )
+        copies, known = equal_pairs(sources), self._known_relatives(snapshot)
+        first = np.concatenate([pairs.first, copies[0], known[0], same[0]])
+        second = np.concatenate([pairs.second, copies[1], known[1], same[1]])
+        persons = equal_pairs(patients, ignore="")
+        apart = self._taken_apart(snapshot, decided, persons, first, second)
+        groups = join_groups(apart, patients, first, second)
         strata = np.unique(np.char.add(datasets + "/", labels.astype(str)), return_inverse=True)[1]
         policy = self.conflicts or old.get("conflicts", "drop")
         dropped = in_conflict(groups, labels) if policy == "drop" else None
         folds = assign_folds(groups, strata, old["folds"], classes=labels, dropped=dropped)
         _check_classes(groups, labels, classes, policy)
-        self.pairs = len(first)
+        self.pairs = len(pairs)
         return {
             "version": old["version"] + 1,
             "groups": groups.tolist(),
             "folds": folds,
             "conflicts": policy,
+            "decisions": [list(row) for row in decided],
         }
 
-    def _relatives(self, snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
+    def _taken_apart(
+        self,
+        snapshot: Snapshot,
+        decided: list[Row],
+        patients: tuple[np.ndarray, np.ndarray],
+        first: np.ndarray,
+        second: np.ndarray,
+    ) -> np.ndarray:
+        """Return the old groups, those taken apart that hold images decided to be different.
+
+        What still holds these together: being of one patient or file, looking alike otherwise, or
+        a decision. first, second: the pairs that are known without looking at old images again.
+        """
+        old, (a, b) = snapshot.real.groups, split(decided, "different")
+        there = b < len(old)
+        torn = np.unique(old[a[there]][old[a[there]] == old[b[there]]])
+        members = np.flatnonzero(np.isin(old, torn))
+        if not len(members):
+            return old
+        looked = related_pairs(traces_of(snapshot, rows=members), workers=self.workers)
+        looked = without(Pairs(members[looked.first], members[looked.second], looked.score), a, b)
+        edges = [(first, second), patients, (looked.first, looked.second)]
+        first, second = (np.concatenate([e[k] for e in edges]) for k in (0, 1))
+        among = (first < len(old)) & (second < len(old))
+        n_folds = len(snapshot.grouping["folds"])
+        return part_groups(old, torn, first[among], second[among], n_folds)
+
+    def _relatives(self, snapshot: Snapshot) -> Pairs:
         """Return pairs of near-duplicates among the new images and between new and old."""
-        if not self.find_relatives:
+        if self.traces is None:
+            none = np.empty(0, np.int64)
+            return Pairs(none, none, np.empty(0, np.float32))
+        known = len(snapshot.real.keys)
+        if len(self.traces) != known + len(self.kept):  # another command came first
+            ours, self.traces = self.traces, traces_of(snapshot, room=len(self.kept))
+            self.traces.copy(ours, len(ours) - len(self.kept))
+        return related_pairs(self.traces, known=known, workers=self.workers, progress=self.progress)
+
+    def _known_relatives(self, snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
+        """Return pairs of images that their source knows to be relatives, new ones or old."""
+        keys = [*snapshot.real.keys.tolist(), *(s.key for s in self.kept)]
+        said = {s.key: s.relatives for s in self.listing.sources if s.relatives}
+        if not said:
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        pairs = related_pairs(
-            np.concatenate([*_prints_of(snapshot), *self.prints]),
-            known=len(snapshot.real.keys),
-            workers=self.workers,
-            progress=self.progress,
-        )
-        return pairs.first, pairs.second
+        return equal_pairs(np.array([said.get(key, "") for key in keys], str), ignore="")
 
     def report(self) -> IngestReport:
         """Return what this ingest did, and what the store holds now."""
         snapshot = self.store.snapshot()
-        stale = snapshot.stale_runs(HOLDOUT)
+        stale = snapshot.stale_runs(*HOMES)
         return IngestReport(
             info=summarise(snapshot),
             added=len(self.kept),
@@ -285,6 +383,8 @@ class Intake:
             unread=self.listing.unread,
             policy=self.policy,
             untested=bool(self.kept) and not self.find_relatives,
+            layout=self.listing.layout,
+            overruled=_overruled(snapshot),
         )
 
 
@@ -293,9 +393,15 @@ def patient_of(source: Source) -> str:
     return f"{source.dataset}/{source.group}" if source.group else ""
 
 
-def _prints_of(snapshot: Snapshot) -> Iterator[np.ndarray]:
-    for images in snapshot.inspect().blocks(_BLOCK):
-        yield fingerprints(images)
+def _overruled(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
+    """Return the keys of pairs that were decided to be different, and are in one group still."""
+    real = snapshot.real
+    pairs = split(snapshot.decisions, "different")
+    return tuple(
+        (str(real.keys[a]), str(real.keys[b]))
+        for a, b in zip(*(part.tolist() for part in pairs), strict=True)
+        if real.groups[a] == real.groups[b]
+    )
 
 
 def _check_classes(groups: np.ndarray, labels: np.ndarray, classes: list[str], policy: str) -> None:

@@ -20,7 +20,6 @@ from typing import Any
 
 from augkit.errors import InputError
 from augkit.outcome import HEADLINE
-from augkit.partitions import HOLDOUT
 from augkit.store import Run, Snapshot
 from augkit.tables import counted, one_line, typed
 from augkit.verdicts import PRIMARY
@@ -343,12 +342,13 @@ def _new_images(snapshot: Snapshot, cells: Sequence[Cell]) -> str:
     if not told:
         return ""
     text = f"New images came from these runs: {'; '.join(told)}."
-    others = {c.evaluation.get("protocol") for c in cells if c.evaluation} - {HOLDOUT.name, None}
+    made_for = {run.partition for run in snapshot.runs.values() if run.name in used}
+    others = {c.evaluation.get("protocol") for c in cells if c.evaluation} - {*made_for, None}
     if others:
         text += (
-            f" They are as made for {HOLDOUT.name}; a partition that trains on other images had "
+            f" They are as made for {' and '.join(sorted(made_for))}; a partition that trains on "
+            "other images had its own, made anew from its training part."
         )
-        text += "its own, made anew from its training part."
     return text
 
 

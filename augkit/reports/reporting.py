@@ -65,11 +65,13 @@ def read_outcome(path: str | Path) -> Outcome:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(
+            f"cannot read {path}: {error.strerror or error}; evaluate, or name a file of outcomes/"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no outcome of augkit: it holds no JSON") from error
+        raise InputError(f"{path} is no outcome of augkit, which must be JSON") from error
     if not isinstance(found, dict) or found.get("kind") != KIND:
-        raise InputError(f"{path} is no outcome of augkit: its kind is not {KIND!r}")
+        raise InputError(f"{path} is no outcome of augkit: its kind must be {KIND!r}")
     if not (found.get("cells") and _fits(found, _FORM) and _is_complete(found)):
         raise InputError(f"{path} is broken: evaluate again to write it anew")
     if is_changed(found):

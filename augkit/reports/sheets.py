@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,29 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from augkit.errors import InputError, OptionError, StoreError
+from augkit.errors import StoreError
 from augkit.partitions import HOLDOUT
-from augkit.store import DatasetStore, Run, Snapshot
-from augkit.store.locate import open_store
+from augkit.store import Run, Snapshot
 
 _GAP, _MARGIN, _TEXT = 6, 16, 14
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 32, 32), (110, 110, 110)
-
-
-@dataclass(frozen=True)
-class Preview:
-    """Where a sheet was written and what it shows."""
-
-    path: Path
-    runs: tuple[str, ...]
-    images: int
-
-    def to_json(self) -> str:
-        """Return the fields as JSON."""
-        return json.dumps({"path": str(self.path), "runs": self.runs, "images": self.images})
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.images} images, {len(self.runs)} runs below their parents"
 
 
 @dataclass(frozen=True)
@@ -43,37 +26,20 @@ class SheetRow:
     images: list[np.ndarray | None]
 
 
-def preview(
-    store: DatasetStore | str | Path | None = None,
-    *,
-    runs: Sequence[str] | None = None,
-    output: str | Path = "preview.png",
-    n: int = 6,
-    seed: int = 0,
-) -> Preview:
-    """Write a PNG: for each class n real training images, and below each what the runs made of it.
+def contact_sheet(
+    snapshot: Snapshot, runs: Sequence[str] | None = None, *, n: int = 6, seed: int = 0
+) -> tuple[Image.Image, int]:
+    """Return for each class n real training images, and below each what the runs made of it.
 
     runs: their names; all by default. seed chooses the images. Generated images, which have no
-    parent, stand in rows of their own. Raises InputError if the file cannot be written.
+    parent, stand in rows of their own. Also returns how many images are shown. Raises StoreError
+    if there is nothing to show.
     """
-    if n < 1:
-        raise OptionError(f"n is {n}; it must be at least 1")
-    snapshot = open_store(store).snapshot()
     if not _labels(snapshot):
         raise StoreError(f"{snapshot.path} has no training images to show: augkit ingest FOLDER")
-    shown = [snapshot.run(name) for name in runs or snapshot.runs]
-    rng = np.random.Generator(np.random.Philox(seed))
-    blocks = [_rows_of_class(snapshot, shown, label, n, rng) for label in _labels(snapshot)]
-    sheet = draw_sheet([r for block in blocks for r in block])
-    path = Path(output)
-    if path.suffix.lower() != ".png":
-        raise InputError(f"a preview is a PNG file: --output {path.with_suffix('.png')}")
-    try:
-        sheet.save(path, format="PNG")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    count = sum(i is not None for block in blocks for row in block for i in row.images)
-    return Preview(path, tuple(r.name for r in shown), count)
+    blocks = real_over_generated(snapshot, list(runs or snapshot.runs), n=n, seed=seed).values()
+    rows = [row for block in blocks for row in block]
+    return draw_sheet(rows), sum(image is not None for row in rows for image in row.images)
 
 
 def _labels(snapshot: Snapshot) -> list[int]:
@@ -149,13 +115,18 @@ def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     first = next(image for row in rows for image in row.images if image is not None)
     height, width = first.shape[:2]
     line = height + _TEXT + 2 * _GAP
-    size = (2 * _MARGIN + n * (width + _GAP) - _GAP, 2 * _MARGIN + len(rows) * line)
+    letters = font()
+    widest = max(math.ceil(letters.getlength(printable(row.name))) for row in rows)
+    size = (
+        2 * _MARGIN + max(n * (width + _GAP) - _GAP, widest),
+        2 * _MARGIN + len(rows) * line,
+    )
     sheet = Image.new("RGB", size, _PAPER)
-    pen, font = ImageDraw.Draw(sheet), _font()
+    pen = ImageDraw.Draw(sheet)
     for number, row in enumerate(rows):
         top = _MARGIN + number * line
         starts_class = row.name.endswith(": real")
-        pen.text((_MARGIN, top), _printable(row.name), _INK if starts_class else _FAINT, font)
+        pen.text((_MARGIN, top), printable(row.name), _INK if starts_class else _FAINT, letters)
         for column, image in enumerate(row.images):
             if image is not None:
                 left = _MARGIN + column * (width + _GAP)
@@ -168,7 +139,7 @@ def picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
-def _font() -> ImageFont.FreeTypeFont:
+def font() -> ImageFont.FreeTypeFont:
     """Return a font with the letters of many languages: matplotlib brings one."""
     import matplotlib
 
@@ -176,5 +147,6 @@ def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, _TEXT)
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
+    """Return a name with a question mark for each character that no font has."""
     return "".join(c if c.isprintable() else "?" for c in name)

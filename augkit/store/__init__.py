@@ -7,6 +7,8 @@ folder, packed      the two forms of a store on the disk
 samples, reading    rows as Samples; snapshots and the lineage rule
 store, locate       the object that users hold; which store is meant
 verify, pack        checking; converting between the forms
+standing, erasing   who writes and who purges, kept apart; a log without some images
+traces              looking for bytes that must not be anywhere any more
 """
 
 from augkit.store.locate import locate

@@ -127,8 +127,9 @@ def _offsets(dataset: h5py.Dataset) -> np.ndarray | None:
     offsets = np.full(len(dataset), -1, np.int64)
 
     def note(chunk: h5py.h5d.StoreInfo) -> None:
-        if chunk.size == size and chunk.byte_offset is not None:
-            offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+        row = chunk.chunk_offset[0]
+        if chunk.size == size and chunk.byte_offset is not None and row < len(offsets):
+            offsets[row] = chunk.byte_offset
 
     dataset.id.chunk_iter(note)
     return None if (offsets < 0).any() else offsets

@@ -152,8 +152,8 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold an exclusive lock on a folder; the system frees it if the holder dies.
+def locked(folder: Path, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on a folder, an exclusive one unless `shared`; it is freed if the holder dies.
 
     Raises OSError if the lock is taken and not to be waited for.
     """
@@ -162,13 +162,13 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     else:
         handle = os.open(folder, os.O_RDONLY)
     try:
-        _lock(handle, wait)
+        _lock(handle, wait, shared)
         yield
     finally:
         os.close(handle)
 
 
-def _lock(handle: int, wait: bool) -> None:
+def _lock(handle: int, wait: bool, shared: bool) -> None:
     if os.name == "nt":
         import msvcrt
 
@@ -177,4 +177,20 @@ def _lock(handle: int, wait: bool) -> None:
     else:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(handle, kind | (0 if wait else fcntl.LOCK_NB))
+
+
+@contextlib.contextmanager
+def sharing(folder: Path) -> Iterator[None]:
+    """Hold a shared lock on a folder, where there is one and its system has such locks."""
+    with contextlib.ExitStack() as held:
+        if os.name != "nt":
+            with contextlib.suppress(OSError):
+                held.enter_context(locked(folder, shared=True))
+        yield
+
+
+def lock_file(handle: int) -> None:
+    """Lock an open file for as long as it is open. Raises OSError if another process has it."""
+    _lock(handle, wait=False, shared=False)

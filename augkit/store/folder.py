@@ -23,6 +23,7 @@ import h5py
 from augkit.errors import DamagedStore, FormatError, StoreError
 from augkit.interfaces import Shape
 from augkit.store import durable
+from augkit.store.entries import LARGEST_ENTRY
 from augkit.store.format import (
     FORMAT_VERSION,
     canonical,
@@ -32,6 +33,17 @@ from augkit.store.format import (
     staged_name,
 )
 from augkit.store.models import MODEL_NAME
+from augkit.store.plain import is_plain, read_plain
+from augkit.store.screening import require_examined, trust
+
+LARGEST_DESCRIPTION = 2**16
+"""Bytes of store.json."""
+
+LOST = (
+    ": it was purged since the store was opened (open it again), or is damaged (augkit verify "
+    "lists what is affected)"
+)
+"""What may have become of a shard that is not there."""
 
 _OWN_FOLDERS = {"log", "shards", "models", "results", "cache", "training", "tmp"}
 
@@ -48,7 +60,7 @@ class Folder:
     @staticmethod
     def is_one(path: Path) -> bool:
         """Return True if a store lies in this folder."""
-        return (path / "store.json").is_file()
+        return is_plain(path / "store.json")
 
     @staticmethod
     def is_free(path: Path) -> bool:
@@ -84,9 +96,9 @@ class Folder:
     def entry(self, number: int) -> bytes:
         """Return the bytes of one log entry."""
         try:
-            return self._entry_path(number).read_bytes()
+            return read_plain(self.entry_path(number), LARGEST_ENTRY)
         except OSError as error:
-            raise DamagedStore(f"{self._entry_path(number)} cannot be read: {error}") from error
+            raise DamagedStore(f"{self.entry_path(number)} cannot be read: {error}") from error
 
     def stage(self, suffix: str = ".h5") -> Path:
         """Return a new path for a file that is not committed yet."""
@@ -108,15 +120,28 @@ class Folder:
             durable.write_new(staged_entry, entry)  # first: it tells `_sweep` of the shard
             try:
                 moved = [thing for thing, staged in things.items() if self._move(staged, thing)]
-                for kind in sorted({thing.partition("/")[0] for thing in things}):
-                    durable.flush_folder(self.path / kind)
-                placed = durable.put_if_absent(staged_entry, self._entry_path(number))
-                if not placed:
+                for folder in self._relied_on(number, things):
+                    durable.flush_folder(folder)
+                placed = durable.put_if_absent(staged_entry, self.entry_path(number))
+                if placed:
+                    for thing in things:
+                        if thing.startswith("shards/"):
+                            trust(self._place(thing), "shard")
+                else:
                     for thing in moved:  # while the staged entry still tells of it
                         os.rename(self._place(thing), things[thing])
                 return placed
             finally:
                 staged_entry.unlink(missing_ok=True)
+
+    def _relied_on(self, number: int, things: dict[str, Path]) -> list[Path]:
+        """Return the folders whose names a log entry relies on.
+
+        Another command may have made these names, and may not have come to flush them: those of
+        the store, at first, and later the log entry before.
+        """
+        own = [self.path / kind for kind in sorted({t.partition("/")[0] for t in things})]
+        return own + ([self.path, self.path.parent] if number == 1 else [self.path / "log"])
 
     def _move(self, staged: Path, thing: str) -> bool:
         """Give a staged thing its place; False if it is there, as a model of equal weights may."""
@@ -153,6 +178,19 @@ class Folder:
         os.rename(self._place(f"models/{name}"), gone)
         durable.remove(gone)
 
+    def sharing(self) -> contextlib.AbstractContextManager[None]:
+        """Hold off a purge while something is written that belongs to no commit."""
+        return durable.sharing(self.path)
+
+    def committing(self) -> contextlib.AbstractContextManager[None]:
+        """Hold off a purge from the look at the newest snapshot to the commit."""
+        return durable.sharing(self.path)
+
+    @staticmethod
+    def is_gone(handle: int) -> bool:
+        """Return True if an open shard, by the handle of its file, is in the store no longer."""
+        return os.name != "nt" and os.fstat(handle).st_nlink == 0
+
     def take_back(self, things: dict[str, Path]) -> None:
         """Delete what was put, or staged, for a commit that was given up."""
         for thing, staged in things.items():
@@ -173,17 +211,16 @@ class Folder:
 
     def open_group(self, name: str) -> h5py.Group:
         """Open one shard for reading; the caller closes its file."""
-        return h5py.File(self._place(f"shards/{name}"), "r", locking=False)
+        place = self._place(f"shards/{name}")
+        if not place.exists():
+            raise DamagedStore(f"{self.path} has lost shard {name}{LOST}")
+        require_examined(place, "shard")
+        return h5py.File(place, "r", locking=False)
 
-    def shard_sha256(self, name: str) -> str:
-        """Return the SHA-256 of the bytes of a shard as they lie on the disk."""
-        import hashlib
-
-        try:
-            with self._place(f"shards/{name}").open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DamagedStore(f"shard {name} cannot be read: {error}") from error
+    def files(self, names: list[str]) -> Iterator[tuple[Path, int, list[str]]]:
+        """Yield the files that hold shards: path, where the hashed bytes begin, shards in it."""
+        for name in names:
+            yield self._place(f"shards/{name}"), 0, [name]
 
     def shard_names(self) -> set[str]:
         """Return the names of all shards on the disk, committed or not."""
@@ -209,8 +246,11 @@ class Folder:
             raise DamagedStore(f"{self.path} has lost model {name}")
         yield folder
 
-    def check_whole(self) -> list[str]:
-        """Return damage that concerns the store as a whole; a folder has none to report."""
+    def check_whole(self, sha256: str | None) -> list[str]:
+        """Return a line if the description of the store is not as it was written."""
+        path = self.path / "store.json"
+        if path.exists() and read_plain(path, LARGEST_DESCRIPTION) != _description(self.shape):
+            return [f"{path}: the bytes are not those that were committed"]
         return []
 
     def side_folder(self, name: str) -> Path:
@@ -221,13 +261,10 @@ class Folder:
         for name in ("log", "shards", "models", "tmp"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
         if not Folder.is_one(self.path):
-            height, width, channels = self.shape
-            image = {"height": height, "width": width, "channels": channels, "dtype": "uint8"}
             staged = self.stage(".json")
-            durable.write_new(staged, canonical({"format": FORMAT_VERSION, "image": image}))
+            durable.write_new(staged, _description(self.shape))
             durable.put_if_absent(staged, self.path / "store.json")
             staged.unlink(missing_ok=True)
-            durable.flush_folder(self.path.parent)
         if _read_shape(self.path / "store.json") != self.shape:
             raise StoreError(
                 f"another command has just made {self.path} with another image size: "
@@ -237,7 +274,7 @@ class Folder:
     def _sweep(self, folder: Path) -> None:
         """Delete what killed commands left, also what was in its place but not committed."""
         abandoned = [path for path in folder.iterdir() if is_abandoned(path)]
-        for name in self._unnamed({name for name in map(_shard_of, abandoned) if name}):
+        for name in self._unnamed({name for path in abandoned for name in _shards_of(path)}):
             self._place(f"shards/{name}").unlink(missing_ok=True)
         if abandoned:
             # Whoever holds the models now has dropped what was left before.
@@ -256,7 +293,26 @@ class Folder:
             names = {name for name in names if name.encode() not in entry}
         return names
 
-    def _entry_path(self, number: int) -> Path:
+    def rewrite_entry(self, number: int, content: bytes) -> None:
+        """Give an entry of the log other bytes, in one step; only for a purge."""
+        staged = self.stage(".json")
+        durable.write_new(staged, content)
+        durable.replace(staged, self.entry_path(number))
+
+    def keep_only(self, shards: set[str], models: set[str]) -> None:
+        """Delete all other shards and models, and what any command was writing; for a purge.
+
+        Who is still writing fails when it gives its file a place, or a look at the log stops it.
+        """
+        gone = [self._place(f"shards/{name}") for name in self.shard_names() - shards]
+        gone += [self._place(f"models/{name}") for name in self.model_names() - models]
+        for path in (*gone, *(self.path / "tmp").iterdir()):
+            durable.remove(path)
+        for folder in ("shards", "models", "tmp"):
+            durable.flush_folder(self.path / folder)
+
+    def entry_path(self, number: int) -> Path:
+        """Return where an entry of the log lies, or will."""
         return self.path / "log" / f"{number:010d}.json"
 
     def _place(self, thing: str) -> Path:
@@ -275,14 +331,16 @@ def _is_remains(path: Path, store: Path) -> bool:
     return len(rest) == 1 and bool(is_shard)
 
 
-def _shard_of(staged: Path) -> str | None:
-    """Return the shard that a staged log entry names; None for anything else."""
+def _shards_of(staged: Path) -> set[str]:
+    """Return the shards that a staged log entry names; none for anything else."""
     if staged.suffix != ".json":
-        return None
+        return set()
     try:
-        return str(json.loads(staged.read_bytes())["shard"]["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        entry = json.loads(staged.read_bytes())
+        named = [entry, *entry.get("chain", ())]  # that of a purge names those of a whole log
+        return {str(each["shard"]["name"]) for each in named if "shard" in each}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
 
 
 def copy_shard(source: h5py.Group, target: h5py.Group) -> None:
@@ -293,6 +351,12 @@ def copy_shard(source: h5py.Group, target: h5py.Group) -> None:
         source.copy(name, target, expand_soft=False, expand_external=False)
     for name, value in source.attrs.items():
         target.attrs[name] = value
+
+
+def _description(shape: Shape) -> bytes:
+    """Return the bytes of store.json."""
+    image = dict(zip(("height", "width", "channels"), shape, strict=True))
+    return canonical({"format": FORMAT_VERSION, "image": {**image, "dtype": "uint8"}})
 
 
 def read_image_shape(text: bytes | str, where: Path) -> Shape:
@@ -312,4 +376,4 @@ def read_image_shape(text: bytes | str, where: Path) -> Shape:
 
 
 def _read_shape(path: Path) -> Shape:
-    return read_image_shape(path.read_bytes(), path)
+    return read_image_shape(read_plain(path, LARGEST_DESCRIPTION), path)

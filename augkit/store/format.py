@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from augkit.errors import DamagedStore, FormatError
+from augkit.store.entries import fault_of, is_modest
 
 FORMAT_VERSION = 1
 """Raised whenever an older augkit could misread what a newer one wrote."""
@@ -51,7 +52,12 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def decode_entry(content: bytes, where: str) -> Entry:
-    """Return the log entry with its digest. Raises DamagedStore unless every byte is as written."""
+    """Return the log entry with its digest. Raises DamagedStore unless every byte is as written.
+
+    Also where what it says cannot be: whoever writes a store can make a digest fit.
+    """
+    if not is_modest(content):
+        raise DamagedStore(f"{where} is damaged: {len(content)} bytes are more than it can have")
     try:
         entry = unsigned(json.loads(content))
         intact = entry is not None and content == encode_entry(entry)
@@ -61,6 +67,9 @@ def decode_entry(content: bytes, where: str) -> Entry:
         raise DamagedStore(f"{where} is damaged: its bytes are not those that were committed")
     if entry.get("format") != FORMAT_VERSION:
         raise FormatError(newer(where, entry.get("format")))
+    fault = fault_of(entry)
+    if fault:
+        raise DamagedStore(f"{where} cannot be used: {fault}; get the store again")
     return signed(entry)
 
 

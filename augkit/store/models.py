@@ -13,6 +13,7 @@ from typing import Any
 from augkit.errors import DamagedStore, PluginFailed
 from augkit.store import durable
 from augkit.store.format import Entry, digest_of
+from augkit.store.plain import is_hollow
 from augkit.store.shards import flushed_sha256
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(safetensors|json)")
@@ -124,7 +125,8 @@ def _is_plain(path: Path) -> bool:
 
 def _is_intact(path: Path, about: dict[str, Any]) -> bool:
     try:
-        if not _is_plain(path) or path.stat().st_size != about.get("bytes"):
+        status = path.lstat()
+        if not _is_plain(path) or status.st_size != about.get("bytes") or is_hollow(status):
             return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == about["sha256"]

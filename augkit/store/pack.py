@@ -15,6 +15,7 @@ from augkit.store.folder import Folder
 from augkit.store.format import Entry, encode_entry, is_abandoned, staged_name
 from augkit.store.models import flush_model
 from augkit.store.packed import PackedFile, add_entry, add_model, open_to_write, seal
+from augkit.store.screening import trust
 from augkit.store.shards import flushed_sha256, new_h5
 from augkit.store.store import PACKED_SUFFIXES, DatasetStore
 
@@ -30,7 +31,7 @@ def pack(store: DatasetStore, path: str | Path, *, progress: Progress = silent) 
     _require_free(path)
     entries = store.snapshot().entries
     if not entries:
-        raise StoreError(f"{store.path} is empty: there is nothing to pack")
+        raise StoreError(f"{store.path} is empty: augkit ingest FOLDER comes first")
     staged = PackedFile(path, store.shape).stage()
     room = sum(map(_room, entries))
     try:
@@ -48,6 +49,7 @@ def pack(store: DatasetStore, path: str | Path, *, progress: Progress = silent) 
         seal(staged, len(entries))
         if not durable.put_if_absent(staged, path):
             _require_free(path)
+        trust(path, "packed")
     except OSError as error:
         raise StoreError(f"cannot write to {path}: {error.strerror or error}") from error
     finally:

@@ -27,9 +27,10 @@ import numpy as np
 from augkit.errors import DamagedStore, FormatError, StoreError
 from augkit.interfaces import Shape
 from augkit.store import durable
-from augkit.store.folder import copy_shard, read_image_shape
+from augkit.store.folder import LOST, copy_shard, read_image_shape
 from augkit.store.format import FORMAT_VERSION, canonical, is_abandoned, staged_name
 from augkit.store.models import FILE_NAME
+from augkit.store.screening import identity, require_examined, trust
 from augkit.store.shards import SPARE, new_h5, readable
 
 _BLOCK = 512
@@ -47,8 +48,10 @@ class PackedFile:
 
     @staticmethod
     def is_one(path: Path) -> bool:
-        """Return True if this is a packed store."""
+        """Return True if this is a packed store, or a link to one."""
         try:
+            if not path.is_file():  # a pipe would wait for ever
+                return False
             with path.open("rb") as file:
                 return file.read(len(_MAGIC)) == _MAGIC.encode()
         except OSError:
@@ -107,9 +110,11 @@ class PackedFile:
 
     def _put(self, staged: Path, number: int, entry: bytes, things: dict[str, Path]) -> bool:
         if self.path.exists():
+            copied = require_examined(self.path, "packed")
             shutil.copyfile(self.path, staged)
-            if _commits(staged) != number - 1:
+            if identity(self.path, "packed") != copied or _commits(staged) != number - 1:
                 return False
+            trust(staged, "packed", remember=False)
             if PackedFile(staged).shape != self.shape:
                 raise StoreError(
                     f"another command has just made {self.path} with another image size: "
@@ -129,6 +134,7 @@ class PackedFile:
             if self.count() != number - 1:
                 return False
             durable.replace(staged, self.path)
+            trust(self.path, "packed")
         for path in things.values():
             durable.remove(path)
         return True
@@ -137,6 +143,38 @@ class PackedFile:
     def holding_models(self) -> Iterator[None]:
         """Hold off nobody: in one file a model comes and goes with its commit."""
         yield
+
+    def sharing(self) -> contextlib.AbstractContextManager[None]:
+        """Hold off a purge while something is written that belongs to no commit."""
+        return durable.sharing(self.path.parent)
+
+    def committing(self) -> contextlib.AbstractContextManager[None]:
+        """Hold off nobody: `put` looks again, under the lock under which it replaces the file."""
+        return contextlib.nullcontext()
+
+    @staticmethod
+    def is_gone(handle: int) -> bool:
+        """Return True if an open file, by its handle, was a store until a purge."""
+        return os.name != "nt" and os.pread(handle, len(_MAGIC), 0) != _MAGIC.encode()
+
+    def drop_staged(self, keep: Path) -> None:
+        """Delete what any command was writing for this store, but for one file; for a purge."""
+        for path in self.path.parent.glob(f".{glob.escape(self.path.name)}~*"):
+            if path != keep:
+                durable.remove(path)
+
+    def replace_whole(self, staged: Path) -> None:
+        """Put a new store in place of this one, and mark the old, which others may have open."""
+        with self.path.open("r+b") as old:
+            durable.replace(staged, self.path)
+            trust(self.path, "packed")
+            old.write(b"purged".ljust(len(_MAGIC)))
+
+    @staticmethod
+    def copy_staged(path: Path, target: h5py.Group) -> None:
+        """Copy a shard that was staged into a group of another file."""
+        with h5py.File(path, "r", locking=False) as source:
+            copy_shard(source, target)
 
     def take_back(self, things: dict[str, Path]) -> None:
         """Delete what was staged for a commit that was given up."""
@@ -148,18 +186,23 @@ class PackedFile:
 
     def open_group(self, name: str) -> h5py.Group:
         """Open one shard for reading; the caller closes its file."""
+        require_examined(self.path, "packed")
         file = h5py.File(self.path, "r", locking=False)
         try:
             if not isinstance(file.get(f"shards/{name}", getlink=True), h5py.HardLink):
-                raise DamagedStore(f"{self.path} has lost shard {name}")
+                raise DamagedStore(f"{self.path} has lost shard {name}{LOST}")
             return file[f"shards/{name}"]
         except BaseException:
             file.close()
             raise
 
-    def shard_sha256(self, name: str) -> None:
-        """Return None: in a packed store the whole file is hashed, not each shard."""
-        return
+    def files(self, names: list[str]) -> Iterator[tuple[Path, int, list[str]]]:
+        """Yield the one file, unless it may not be read: path, where the hash begins, shards."""
+        try:
+            require_examined(self.path, "packed")  # it might never end
+        except DamagedStore:
+            return
+        yield self.path, _BLOCK, names
 
     def shard_names(self) -> set[str]:
         """Return the names of all shards in the file."""
@@ -200,12 +243,12 @@ class PackedFile:
                 raise DamagedStore(f"model {name}: {file_name!r} is no plain file")
             yield file_name, found[:].tobytes()
 
-    def check_whole(self) -> list[str]:
-        """Return a line if the bytes of the file are not those that were committed."""
+    def check_whole(self, sha256: str | None) -> list[str]:
+        """Return a line if the bytes of the file, of which this is the hash, were changed."""
         with self.path.open("rb") as file:
-            block = file.read(_BLOCK).decode("utf-8", "replace")
-            if f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}\n" in block:
-                return []
+            block = file.read(_BLOCK)
+        if sha256 is not None and block == _user_block(_commits(self.path), sha256):
+            return []
         return [f"{self.path}: the bytes are not those that were committed"]
 
     def side_folder(self, name: str) -> Path:
@@ -215,6 +258,7 @@ class PackedFile:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[h5py.File]:
         try:
+            require_examined(self.path, "packed")
             file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
             raise DamagedStore(f"{self.path} cannot be read: {error}") from error
@@ -258,11 +302,16 @@ def seal(path: Path, commits: int) -> None:
     with path.open("r+b") as file:
         file.seek(_BLOCK)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        text = f"{_MAGIC}\nformat {FORMAT_VERSION}\ncommits {commits}\nsha256 {sha256}\n"
         file.seek(0)
-        file.write(text.encode().ljust(_BLOCK, b"\n"))
+        file.write(_user_block(commits, sha256))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _user_block(commits: int, sha256: str) -> bytes:
+    """Return the text before the HDF5 data; the hash is that of everything after it."""
+    text = f"{_MAGIC}\nformat {FORMAT_VERSION}\ncommits {commits}\nsha256 {sha256}\n"
+    return text.encode().ljust(_BLOCK, b"\n")
 
 
 def _room(staged: Path) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from augkit.errors import DamagedStore, LineageError, OptionError, StoreError
 from augkit.interfaces import Shape
-from augkit.partitions import N_FOLDS, PARTS, Partition, Scope
+from augkit.partitions import N_FOLDS, PARTS, Partition, Scope, given_parts
 from augkit.store.format import Entry, digest_of
 from augkit.store.models import Model, read_model
 from augkit.store.samples import Purpose, Rows, ShardName, StoredSamples
@@ -45,6 +45,8 @@ class RealRows:
     """str: the group that the user named, empty if none."""
     sha256: np.ndarray
     """str: hexadecimal, of the file as it came."""
+    given: np.ndarray
+    """int8: the part that its data set gives it, 0 train, 1 validation, 2 test; -1: none."""
 
     @cached_property
     def datasets(self) -> np.ndarray:
@@ -77,6 +79,8 @@ class Run:
     """Digest of the training part that the run was made from."""
     environment: dict[str, str]
     """Versions that decide the pixels to the last bit, as the plugin named them."""
+    code: list[dict[str, str]]
+    """Distribution, version and `record` of the packages that made it; see `provenance`."""
     memorisation: dict[str, Any] | None
     """Of generated rows: how many look like copies of training images, by which threshold."""
 
@@ -100,6 +104,14 @@ class Snapshot:
     def entries(self) -> tuple[Entry, ...]:
         """Return the committed changes, oldest first."""
         return self._entries
+
+    @property
+    def digest(self) -> str:
+        """Return what names this snapshot and all before it: the digest of its last log entry.
+
+        Each entry holds that of the one before; a number alone would not tell two stores apart.
+        """
+        return str(self._entries[-1]["digest"]) if self._entries else ""
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -150,7 +162,14 @@ class Snapshot:
             colour=joined["colour"].astype(bool),
             patients=joined["patient"].astype(str),
             sha256=joined["source_sha256"].astype(str),
+            given=self._given(joined["given"]),
         )
+
+    def _given(self, column: np.ndarray) -> np.ndarray:
+        """Return the parts that the images came with. Raises DamagedStore for what is none."""
+        if len(column) and not -1 <= column.min() <= column.max() < len(PARTS):
+            raise DamagedStore(f"{self.path}: an image came with a part that does not exist")
+        return column.astype(np.int8)
 
     def _labels(self, entry: Entry, labels: np.ndarray) -> np.ndarray:
         """Return labels as indices into the classes of the store; a shard counts its own."""
@@ -159,11 +178,29 @@ class Snapshot:
             raise DamagedStore(f"{self.path}: commit {entry['number']} has labels without a class")
         return index[labels]
 
+    def source_sizes(self) -> np.ndarray:
+        """Return int32 (N, 2) for the real rows: height and width of the images as they came."""
+        found = [np.zeros((0, 2), np.int32)]
+        for entry in self._entries:
+            if entry["kind"] == "ingest":
+                named = _shard_name(entry)
+                with self._pool.shard(named.name, named.rows) as shard:
+                    found.append(shard.column("source_size"))
+        return np.concatenate(found)
+
     @cached_property
     def grouping(self) -> dict[str, Any]:
         """Return the newest table of groups and folds, as the log has it."""
         tables = [e["grouping"] for e in self._entries if "grouping" in e]
         return tables[-1] if tables else {"version": 0, "groups": [], "folds": []}
+
+    @property
+    def decisions(self) -> list[tuple[int, int, str]]:
+        """Return what a person decided about pairs of real rows: "same" or "different"."""
+        found = [(a, b, word) for a, b, word in self.grouping.get("decisions", [])]
+        if any(b >= len(self.real.keys) for _, b, _ in found):
+            raise DamagedStore(f"{self.path}: a decision is about an image that does not exist")
+        return found
 
     def _grouping(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return group, fold and conflict of every real row."""
@@ -224,16 +261,41 @@ class Snapshot:
         real, scope = self.real, partition.scope
         folds = self._folds_of_images if scope.by_image else real.folds
         parts = partition.part_of_fold()[folds]
+        if partition.given:
+            return self._parts_as_given(parts, scope)
         if scope.held_out:
             tested = real.datasets == scope.held_out
             torn = np.isin(real.groups, real.groups[tested]) & np.isin(
                 real.groups, real.groups[~tested]
             )
             parts = np.where(torn, -1, np.where(tested, 2, parts)).astype(np.int8)
-        parts[real.conflict | ~self._within(scope)] = -1
+        parts[real.conflict | ~self.within(scope)] = -1
         return parts
 
-    def _within(self, scope: Scope) -> np.ndarray:
+    def _parts_as_given(self, by_fold: np.ndarray, scope: Scope) -> np.ndarray:
+        """Return the parts that the data sets came with, less what would leak; see `given_parts`.
+
+        Test images are all tested, also those with relatives of another class. By image: to the
+        image as it was published, with every leak.
+        """
+        real = self.real
+        given = np.where(self.within(scope), real.given, -1)
+        alone = np.arange(len(given))
+        groups = alone if scope.by_image else real.groups
+        parts = given_parts(given, by_fold, real.datasets, groups)
+        if not scope.by_image:
+            parts[real.conflict & (parts != 2)] = -1
+        return parts
+
+    def require_parts(self, partition: Partition) -> None:
+        """Raise OptionError for the given split where no image came with a part of its own."""
+        if partition.given and not (self.parts(partition) >= 0).any():
+            raise OptionError(
+                f"no image of {self.path} came with a split of its own: choose --split 70/15/15, "
+                "or ingest a data set that has one (docs/ingest.md)"
+            )
+
+    def within(self, scope: Scope) -> np.ndarray:
         """Return bool (N,) for the real rows: a partition of this scope deals with them."""
         real = self.real
         self.require_datasets([*scope.datasets, *([scope.held_out] if scope.held_out else [])])
@@ -263,6 +325,21 @@ class Snapshot:
         if found.rows and not (parents.min() >= 0 and parents.max() < len(self.real.keys)):
             raise DamagedStore(f"run {run!r} has rows whose parent does not exist")
         return parents
+
+    def nearest(self, run: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the training image that each generated row resembles most, and how much.
+
+        int64 (N,), its row among all real images, and float32 (N,), the correlation. None where
+        the rows were not compared when they were made.
+        """
+        found = self.run(run)
+        with self._pool.shard(found.shard.name, found.rows) as shard:
+            if not (shard.has("nearest") and shard.has("nearest_score")):
+                return None
+            nearest, score = shard.column("nearest"), shard.column("nearest_score")
+        if found.rows and not (nearest.min() >= 0 and nearest.max() < len(self.real.keys)):
+            raise DamagedStore(f"run {run!r} has rows that resemble an image that does not exist")
+        return nearest, score
 
     def params(self, run: str) -> np.ndarray:
         """Return the structured array (N,) that was drawn for the rows of a run."""
@@ -318,6 +395,11 @@ class Snapshot:
         rows = self.real.rows if run is None else self._run_rows(self.run(run))
         return self._samples(rows, "inspection")
 
+    def inspect_entry(self, entry: Entry) -> StoredSamples:
+        """Return all rows of the run of a log entry, retracted or not, without their labels."""
+        named = _shard_name(entry)
+        return self._samples(_all_rows(named, np.full(named.rows, -1)), "inspection")
+
     def training_digest(self, partition: Partition) -> str:
         """Return what identifies a training part: its images and their groups."""
         return self.images_digest(np.flatnonzero(self.parts(partition) == 0))
@@ -327,12 +409,13 @@ class Snapshot:
         real = self.real
         return digest_of([each[rows].tolist() for each in (real.keys, real.sha256, real.groups)])
 
-    def stale_runs(self, partition: Partition) -> list[str]:
-        """Return the runs that a later ingest or review left with rows of no use."""
+    def stale_runs(self, *partitions: Partition) -> list[str]:
+        """Return the runs of these that a later ingest or review left with rows of no use."""
+        made_for = {partition.name: partition for partition in partitions}
         return [
             name
             for name, run in self.runs.items()
-            if run.partition == partition.name and not self.trainable(name, partition).all()
+            if run.partition in made_for and not self.trainable(name, made_for[run.partition]).all()
         ]
 
     def count_by_class(self, chosen: np.ndarray) -> dict[str, int]:
@@ -384,20 +467,32 @@ def require_training(samples: object) -> None:
         )
 
 
-_REAL_COLUMNS = ("key", "source_sha256", "masked", "colour", "patient")
+_REAL_COLUMNS = ("key", "source_sha256", "masked", "colour", "patient", "given")
 
 
 def _column(shard: Any, name: str, rows: int) -> np.ndarray:
     if name == "masked" and not shard.has("masked"):
         return np.zeros(rows, bool)
+    if name == "given" and not shard.has("given"):
+        return np.full(rows, -1, np.int8)
     values = shard.column(name)
     if name == "source_sha256":
         return np.array([bytes(v).hex() for v in values], str)
     return values
 
 
+_LARGEST_COLUMN = 2**30
+"""Bytes of a column of all real images in memory: where a key of one shard is a page long, that
+makes room for a page in the row of every other."""
+
+
 def _joined(columns: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(columns) if columns else np.zeros(0)
+    if not columns:
+        return np.zeros(0)
+    n_bytes = sum(map(len, columns)) * max(column.itemsize for column in columns)
+    if n_bytes > _LARGEST_COLUMN:
+        raise DamagedStore(f"a column of the real images would take {n_bytes} bytes of memory")
+    return np.concatenate(columns)
 
 
 def _shard_name(entry: Entry) -> ShardName:
@@ -430,5 +525,6 @@ def _run(entry: Entry, models: dict[str, Model]) -> Run:
         fitted_on=None if fitted is None else tuple(fitted),
         trained_from=entry["trained_from"],
         environment=entry.get("environment", {}),
+        code=entry.get("code", []),
         memorisation=entry.get("memorisation"),
     )

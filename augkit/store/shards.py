@@ -28,10 +28,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from augkit.errors import DamagedStore
+from augkit.errors import DamagedStore, StoreError
 from augkit.interfaces import Shape
 from augkit.store import durable
 from augkit.store.direct import Places, direct_places, new_run
+from augkit.store.scanning import Rows
 
 SPARE = 2**18
 """Bytes claimed for what HDF5 keeps besides the columns."""
@@ -217,6 +218,11 @@ class Shard:
         self._crc32 = self.column("crc32")
         self._checked = np.zeros(rows, bool)
 
+    @cached_property
+    def handle(self) -> int:
+        """Return the handle of the open file."""
+        return int(self._group.file.id.get_vfd_handle())
+
     def images(self, rows: np.ndarray) -> np.ndarray:
         """Return uint8 (n, H, W, C), in the order asked. Raises DamagedStore on a flipped bit."""
         out = np.empty((len(rows), *self.shape), np.uint8)
@@ -271,10 +277,15 @@ class Shard:
         with readable(f"shard {self.name}"):
             return content_of(self._group)
 
-    def damaged_rows(self) -> list[int]:
-        """Return the rows whose image is not the one committed."""
+    def lying(self) -> Rows | None:
+        """Return where the images lie in their file; None where HDF5 has to look for them."""
+        places = self._places
+        return None if places is None else Rows(places.offsets, places.size, self._crc32)
+
+    def damaged_rows(self, rows: np.ndarray | None = None) -> list[int]:
+        """Return the rows, of all or of these, whose image is not the one committed."""
         bad = []
-        for row in range(self._rows):
+        for row in range(self._rows) if rows is None else rows.tolist():
             try:
                 self.images(np.array([row]))
             except DamagedStore:
@@ -322,8 +333,15 @@ def readable(what: str) -> Iterator[None]:
 class ShardPool:
     """Keeps a bounded number of shards open; safe between threads and after a fork."""
 
-    def __init__(self, open_group: Callable[[str], h5py.Group], shape: Shape, limit: int = 32):
+    def __init__(
+        self,
+        open_group: Callable[[str], h5py.Group],
+        shape: Shape,
+        limit: int = 32,
+        is_gone: Callable[[int], bool] = lambda handle: False,
+    ):
         self._open_group = open_group
+        self._is_gone = is_gone
         self._shape = shape
         self._limit = limit
         self._open: OrderedDict[str, Shard] = OrderedDict()
@@ -332,7 +350,7 @@ class ShardPool:
         self._owner = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardPool, (self._open_group, self._shape, self._limit)
+        return ShardPool, (self._open_group, self._shape, self._limit, self._is_gone)
 
     @contextmanager
     def shard(self, name: str, rows: int) -> Iterator[Shard]:
@@ -343,10 +361,22 @@ class ShardPool:
             if name not in self._open:
                 with readable(f"shard {name}"):
                     self._open[name] = Shard(self._open_group(name), name, rows, self._shape)
+            self._require_there(name)
             self._open.move_to_end(name)
             while len(self._open) > self._limit:
                 self._open.popitem(last=False)[1]._group.file.close()
             yield self._open[name]
+
+    def _require_there(self, name: str) -> None:
+        """Raise StoreError if a file that is still open was purged."""
+        with readable(f"shard {name}"):
+            gone = self._is_gone(self._open[name].handle)
+        if gone:
+            self._open.pop(name)._group.file.close()
+            raise StoreError(
+                f"shard {name} was purged since it was opened: run this command again (in Python: "
+                "open the store again)"
+            )
 
     def require_intact(self, name: str, rows: int, content: str) -> None:
         """Raise DamagedStore unless the columns of a shard are those that were committed.

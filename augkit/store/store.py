@@ -21,11 +21,13 @@ from augkit.errors import (
 from augkit.interfaces import Shape
 from augkit.store import durable
 from augkit.store.folder import Folder
-from augkit.store.format import FORMAT_VERSION, Entry, decode_entry, encode_entry, is_abandoned
+from augkit.store.format import FORMAT_VERSION, Entry, encode_entry, is_abandoned
 from augkit.store.models import damage, flush_model
 from augkit.store.packed import PackedFile
+from augkit.store.plain import require_plain
 from augkit.store.reading import Snapshot
 from augkit.store.shards import ShardPool, ShardWriter
+from augkit.store.standing import Standing, purged, read_entry, require_finished
 
 PACKED_SUFFIXES = {".h5", ".hdf5"}
 
@@ -42,13 +44,14 @@ class DatasetStore:
         self._path = path
         self._lock = threading.RLock()
         self._entries: list[Entry] = []
-        self._pool = ShardPool(form.open_group, form.shape)
+        self._pool = ShardPool(form.open_group, form.shape, is_gone=form.is_gone)
 
     @classmethod
     def open(cls, path: str | Path) -> DatasetStore:
         """Return the store at `path`. Raises StoreNotFound or FormatError."""
         path = Path(path)
         if Folder.is_one(path):
+            require_plain(path)
             return cls(Folder(path), path)
         if PackedFile.is_one(path):
             return cls(PackedFile(path), path)
@@ -72,7 +75,10 @@ class DatasetStore:
         if not form.is_free(path):
             raise StoreError(f"{path} exists already: choose another name, or remove it")
         if channels not in (1, 3) or height < 1 or width < 1:
-            raise InputError(f"images of {width}x{height}x{channels} cannot be stored")
+            raise InputError(
+                f"images of {width}x{height}x{channels} cannot be stored: sides must be at least "
+                "1, channels 1 or 3"
+            )
         return cls(form(path, (height, width, channels)), path)
 
     @property
@@ -97,22 +103,39 @@ class DatasetStore:
         """
         with self._lock:
             count, known = self._form.count(), len(self._entries)
-            if count < known or (known and self._read(known) != self._entries[-1]):
-                raise StoreError(f"{self.path} was replaced by another store: open it again")
+            newest = read_entry(self._form, count) if count else None
+            if newest is not None:
+                require_finished(self._form, newest)
+            last = newest if count == known else self._read(known) if count > known else None
+            if known and last != self._entries[-1]:
+                raise purged(self._form)
             while len(self._entries) < count:
                 self._entries.append(self._follow(len(self._entries) + 1))
             entries = self._entries[:number]
             if number is not None and len(entries) != number:
-                raise StoreError(f"{self.path} has {count} commits, not {number}")
+                raise StoreError(f"{self.path} has {count} commits: there must be {number}")
             return Snapshot(str(self.path), self.shape, self._pool, entries)
 
-    def _read(self, number: int) -> Entry:
-        where = f"{self.path}: entry {number} of the log"
-        return decode_entry(self._form.entry(number), where)
+    def _read(self, number: int) -> Entry | None:
+        return read_entry(self._form, number) if number else None
+
+    def standing(self, snapshot: Snapshot | None = None) -> Standing:
+        """Return what holds off a purge while a file is written that belongs to no commit.
+
+        snapshot: what the file is made from; None: what was read last.
+        """
+        entries = self._entries if snapshot is None else snapshot.entries
+        return Standing(self._form, len(entries), entries[-1]["digest"] if entries else None)
+
+    def forget(self) -> None:
+        """Read the log anew next time: this object has just rewritten it."""
+        with self._lock:
+            self._entries.clear()
+            self._pool.close()
 
     def _follow(self, number: int) -> Entry:
         """Return a log entry. Raises DamagedStore unless it follows those that are known."""
-        entry = self._read(number)
+        entry = read_entry(self._form, number)
         previous = self._entries[-1]["digest"] if self._entries else None
         if (entry.get("number"), entry.get("previous")) != (number, previous):
             raise DamagedStore(
@@ -128,16 +151,20 @@ class DatasetStore:
         expected: how many rows will come, if that is known.
         """
         about = {"format": f"augkit shard, version {FORMAT_VERSION}", **attributes}
-        return ShardWriter(self._form.stage(), self.shape, about, masks=masks, expected=expected)
+        with self.standing().held():
+            return ShardWriter(
+                self._form.stage(), self.shape, about, masks=masks, expected=expected
+            )
 
     def stage_model(self) -> Path:
         """Return a new empty folder for a plugin to save a model in; `commit` takes it from there.
 
         Whoever does not commit it removes it; if it is killed, the next writer does.
         """
-        folder = self._form.stage(".model")
-        with durable.writing(self.path):
-            folder.mkdir()
+        with self.standing().held():
+            folder = self._form.stage(".model")
+            with durable.writing(self.path):
+                folder.mkdir()
         return folder
 
     def commit(
@@ -176,12 +203,13 @@ class DatasetStore:
         placed = False
         try:
             while not placed:
-                snapshot = self.snapshot()
-                entry = describe(snapshot)
-                if shard:
-                    entry["shard"] = {"name": name, **entry["shard"]}
-                signed = self._signed(entry, snapshot)
-                placed = self._form.put(snapshot.number + 1, signed, things)
+                with self._form.committing():
+                    snapshot = self.snapshot()
+                    entry = describe(snapshot)
+                    if shard:
+                        entry["shard"] = {"name": name, **entry["shard"]}
+                    signed = self._signed(entry, snapshot)
+                    placed = self._form.put(snapshot.number + 1, signed, things)
         except BaseException:
             self._take_back(things)
             raise

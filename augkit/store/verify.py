@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from augkit.errors import DamagedStore
 from augkit.interfaces import Progress, silent
-from augkit.store.format import Entry
+from augkit.store.entries import LARGEST_ENTRY
+from augkit.store.format import Entry, canonical, unsigned
 from augkit.store.models import PROVENANCE, Model, damage
+from augkit.store.plain import read_plain
 from augkit.store.reading import Snapshot, in_conflict
+from augkit.store.scanning import Rows, scan
 from augkit.store.shards import Shard
 from augkit.store.store import DatasetStore
 from augkit.tables import counted
@@ -67,21 +73,18 @@ class Verification:
 def verify(store: DatasetStore, *, progress: Progress = silent) -> Verification:
     """Return what is wrong with a store: hashes, log, models, groups and folds, lineage, labels."""
     found = Verification(str(store.path))
-    found.problems += [Problem("file", what) for what in store._form.check_whole()]
     try:
         snapshot = store.snapshot()
     except DamagedStore as error:
-        found.problems.append(Problem("log", str(error)))
+        found.problems += [*_check_files(store, [], silent), Problem("log", str(error))]
         return found
     found.commits = snapshot.number
-    with_shard = [e for e in snapshot.entries if "shard" in e]
     found.uncommitted = _uncommitted(store, snapshot)
-    for done, entry in enumerate(with_shard, 1):
-        found.shards += 1
-        found.rows += entry["shard"]["rows"]
-        found.problems += _check_shard(store, entry)
-        progress("verify", done, len(with_shard))
-    found.problems += _check_models(store, snapshot)
+    shards = [_look_into(store, entry) for entry in snapshot.entries if "shard" in entry]
+    found.shards, found.rows = len(shards), sum(shard.about["rows"] for shard in shards)
+    found.problems += _check_files(store, shards, progress)
+    found.problems += [problem for shard in shards if (problem := shard.problem())]
+    found.problems += [*_check_models(store, snapshot), *_check_kept(store)]
     if found.sound:
         found.models = len(snapshot.models)
         try:
@@ -97,27 +100,81 @@ def _uncommitted(store: DatasetStore, snapshot: Snapshot) -> list[str]:
     return sorted(there - {e[k]["name"] for k in ("shard", "model") for e in entries if k in e})
 
 
-def _check_shard(store: DatasetStore, entry: Entry) -> list[Problem]:
-    """Compare the hashes of one shard; if they differ, say which rows are hit."""
-    shard = entry["shard"]
-    where = f"shard {shard['name']} ({_subject(entry)})"
+@dataclass
+class _Looked:
+    """A shard as it was found; its images and bytes are looked at in one pass over its file."""
+
+    where: str
+    about: dict[str, Any]
+    """What the log says of it."""
+    opened: bool = False
+    rows: Rows | None = None
+    """Where its images lie; None: HDF5 has to look for them."""
+    fault: str = ""
+    """Why it cannot be read, or in what its columns and words are wrong."""
+    damaged: tuple[int, ...] = ()
+    intact: bool = True
+    """All bytes of its file are those that were committed."""
+
+    def problem(self) -> Problem | None:
+        """Return what is wrong with it, the nearest cause first."""
+        if self.damaged:
+            return Problem(self.where, "images are not those that were committed", self.damaged)
+        if self.fault:
+            return Problem(self.where, self.fault)
+        if not self.intact:
+            return Problem(self.where, "bytes outside the images and columns were changed")
+        return None
+
+
+def _look_into(store: DatasetStore, entry: Entry) -> _Looked:
+    """Compare what a shard says, except its images, with what the log says."""
+    about = entry["shard"]
+    found = _Looked(f"shard {about['name']} ({_subject(entry)})", about)
     try:
-        intact = store._form.shard_sha256(shard["name"]) in (None, shard["sha256"])
-        with store._pool.shard(shard["name"], shard["rows"]) as opened:
-            rows = tuple(opened.damaged_rows())
-            same_content = opened.content() == shard["content"]
-            same_origin = _says_the_same(opened, entry)
+        with store._pool.shard(about["name"], about["rows"]) as opened:
+            found.opened, found.rows = True, opened.lying()
+            if found.rows is None:
+                found.damaged = tuple(opened.damaged_rows())
+            if opened.content() != about["content"]:
+                found.fault = "columns are not those that were committed"
+            elif not _says_the_same(opened, entry):
+                found.fault = "the log names another recipe or model than the shard does"
     except DamagedStore as error:
-        return [Problem(where, str(error))]
-    if rows:
-        return [Problem(where, "images are not those that were committed", rows)]
-    if not same_content:
-        return [Problem(where, "columns are not those that were committed")]
-    if not same_origin:
-        return [Problem(where, "the log names another recipe or model than the shard does")]
-    if not intact:
-        return [Problem(where, "bytes outside the images and columns were changed")]
-    return []
+        found.fault = str(error)
+    return found
+
+
+def _check_files(
+    store: DatasetStore, shards: Sequence[_Looked], progress: Progress
+) -> Iterator[Problem]:
+    """Read every file that holds rows once: note what is damaged, yield what concerns them all."""
+    by_name = {shard.about["name"]: shard for shard in shards if shard.opened}
+    done, sha256 = 0, None
+    for path, start, names in store._form.files(list(by_name)):
+        here = [by_name[name] for name in names]
+        lying = [shard for shard in here if shard.rows is not None]
+        try:
+            sha256, damaged = scan(path, [s.rows for s in lying if s.rows is not None], start)
+        except OSError as error:
+            yield Problem("file", f"{path} cannot be read: {error.strerror}")
+            continue
+        for shard, rows in zip(lying, damaged, strict=True):
+            shard.damaged = _really(store, shard.about, rows)
+        for shard in here:
+            shard.intact = store._form.form == "file" or sha256 == shard.about["sha256"]
+        done += len(here)
+        progress("verify", done, len(shards))
+    for what in store._form.check_whole(sha256):
+        yield Problem("file", what)
+
+
+def _really(store: DatasetStore, about: dict[str, Any], rows: np.ndarray) -> tuple[int, ...]:
+    """Return those of the rows that reading them alone finds damaged as well."""
+    if not len(rows):
+        return ()
+    with store._pool.shard(about["name"], about["rows"]) as opened:
+        return tuple(opened.damaged_rows(rows))
 
 
 def _says_the_same(shard: Shard, entry: Entry) -> bool:
@@ -147,6 +204,24 @@ def _check_models(store: DatasetStore, snapshot: Snapshot) -> list[Problem]:
     except DamagedStore as error:
         found.append(Problem("log", str(error)))
     return found
+
+
+def _check_kept(store: DatasetStore) -> Iterator[Problem]:
+    """Look at results and outcomes: they are no data, but reports and evaluations build on them."""
+    for kind in ("results", "outcomes"):
+        for path in sorted(store._form.side_folder(kind).glob("*.json")):
+            if not _is_kept_whole(path):
+                what = "was changed since it was written, and counts for nothing: delete it"
+                yield Problem(f"{kind}/{path.name}", what)
+
+
+def _is_kept_whole(path: Path) -> bool:
+    try:
+        found = json.loads(read_plain(path, LARGEST_ENTRY))
+        rest = {k: v for k, v in found.items() if k != "created"}
+        return path.read_bytes() == canonical(found) and unsigned(rest) is not None
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return False
 
 
 def _check_model(store: DatasetStore, model: Model) -> list[Problem]:
@@ -190,10 +265,10 @@ def _check_lineage(store: DatasetStore, snapshot: Snapshot) -> list[Problem]:
     for name, model in snapshot.models.items():
         with store._form.lend_model(name) as folder:
             try:
-                said = json.loads((folder / PROVENANCE).read_bytes())["trained_from"]
+                said = json.loads(read_plain(folder / PROVENANCE, LARGEST_ENTRY))["trained_from"]
             except FileNotFoundError:
                 continue  # not fitted by augkit
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 said = None
         then, rows = store.snapshot(model.number - 1), np.array(model.fitted_on, np.int64)
         known = bool(((rows >= 0) & (rows < len(then.real.keys))).all())

@@ -9,7 +9,10 @@ STORE = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 SPLIT = click.option(
-    "--split", metavar="A/B/C", help="Training/validation/test in %, such as 70/15/15."
+    "--split", metavar="A/B/C", help="Training/validation/test in %, or given: as the data came."
+)
+MADE_FOR = click.option(
+    "--split", metavar="NAME", help="given: train on the training part that the data came with."
 )
 FOLDS = click.option(
     "--folds", type=int, metavar="K", help="K-fold cross-validation: 2, 4, 5, 10, 20."

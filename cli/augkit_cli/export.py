@@ -35,6 +35,7 @@ from augkit_cli.output import progress
     help="train, validation, test: each into a place of its own.",
 )
 @click.option("--mix-parts", is_flag=True, help="Write all parts into one place.")
+@click.option("--masks", is_flag=True, help="Write the masks as well.")
 @SPLIT
 @FOLDS
 @click.option("--fold", type=int, metavar="N", help="Which of the folds, counted from 1.")

@@ -13,7 +13,7 @@ import click
 from augkit import __version__
 from augkit.errors import AugkitError, OptionError
 from augkit.tables import counted
-from augkit_cli.arguments import DATASETS, FOLDS, JSON, SPLIT, STORE, TEST_ON, names
+from augkit_cli.arguments import DATASETS, FOLDS, JSON, MADE_FOR, SPLIT, STORE, TEST_ON, names
 from augkit_cli.export import export
 from augkit_cli.output import configure_logging, progress
 from augkit_cli.plugin import plugin
@@ -62,8 +62,9 @@ def augkit(verbose: bool) -> None:
 
 
 @augkit.command()
-@click.argument("source", metavar="FOLDER_OR_CSV")
+@click.argument("source")
 @STORE
+@click.option("--layout", metavar="NAME", help="How SOURCE lies there, if the guess is wrong.")
 @click.option("--dataset", metavar="NAME", help="Name of the data set. Default: the folder's.")
 @click.option("--size", metavar="WxH", help="Width x height of all images of a new store.")
 @click.option(
@@ -73,7 +74,13 @@ def augkit(verbose: bool) -> None:
     show_default=True,
     help="How an image fills that size.",
 )
-@click.option("--colour", is_flag=True, help="Keep three channels; a new store is grey otherwise.")
+@click.option(
+    "--colour/--grey", default=None, help="Channels of a new store. Default: grey for files."
+)
+@click.option("--window", metavar="LOW,HIGH", help="Of deep images; also bits, percentile.")
+@click.option("--keys", type=click.Choice(["path", "hash"]), help="hash: pseudonyms as names.")
+@click.option("--group-by", type=click.Choice(["patient"]), help="DICOM: group by PatientID.")
+@click.option("--secret", metavar="FILE", help="Makes pseudonyms. Default: beside the store.")
 @click.option(
     "--conflicts",
     type=click.Choice(["drop", "keep"]),
@@ -87,20 +94,23 @@ def augkit(verbose: bool) -> None:
     default=True,
     help="Do not look for near-duplicates; trust the groups of the manifest.",
 )
+@click.option("--review", metavar="FILE.html", help="Write borderline pairs, to decide by hand.")
+@click.option("--decisions", metavar="FILE.csv", help="What was decided about these pairs.")
 @_WORKERS
 @_START
 @JSON
-def ingest(source: str, colour: bool, as_json: bool, **flags: Any) -> None:
+def ingest(source: str, colour: bool | None, as_json: bool, **flags: Any) -> None:
     """Bring real images into a store, which is made if need be.
 
-    They come as a folder with a subfolder for each class, or as a CSV manifest with the columns
-    image and class, and perhaps mask, group (patient) and dataset. Near-duplicates are found and
-    kept together, in training or in test, never in both.
+    SOURCE is a folder with a subfolder for each class, a CSV manifest with the columns image and
+    class, NPZ, Hugging Face, WebDataset or another store; images may be DICOM. Near-duplicates are
+    found and kept together, in training or in test, never in both.
     """
     import augkit as ak
 
+    channels = None if colour is None else 3 if colour else 1
     with progress() as bar:
-        report = ak.ingest(source, channels=3 if colour else None, progress=bar, **flags)
+        report = ak.ingest(source, channels=channels, progress=bar, **flags)
     _print(report, as_json)
 
 
@@ -132,11 +142,20 @@ _WEIGHTS = click.option(
     "--seed", type=int, metavar="N", default=0, show_default=True, help="Governs what is drawn."
 )
 @click.option("--run", metavar="NAME", help="A name for the run; only with one --plugin.")
+@MADE_FOR
 @_BUDGET
 @_DEVICE
 @_WEIGHTS
 @click.option(
     "--reject-copies", is_flag=True, help="Draw generated images again that copy a training image."
+)
+@click.option(
+    "--time-limit",
+    type=float,
+    metavar="SECONDS",
+    default=600,
+    show_default=True,
+    help="The most time of a plugin for a block of images.",
 )
 @_WORKERS
 @_START
@@ -178,6 +197,7 @@ def augment(
 @click.option("--plugin", required=True, metavar="NAME", help="An augmenter that learns.")
 @STORE
 @_OPTIONS
+@MADE_FOR
 @_BUDGET
 @_DEVICE
 @_WEIGHTS
@@ -381,12 +401,69 @@ def info(store: str | None, rows: str | None, as_json: bool) -> None:
     show_default=True,
     help="Chooses the images.",
 )
+@click.option(
+    "--parent", metavar="KEY", help="One training image through every traditional augmenter."
+)
+@click.option(
+    "--between",
+    type=(int, int),
+    multiple=True,
+    metavar="ROW ROW",
+    help="The way from one row of a generative run to another. Repeat it for more lines.",
+)
+@click.option(
+    "--interpolate", is_flag=True, help="The same, between the first two rows of each class."
+)
 @JSON
 def preview(store: str | None, runs: tuple[str, ...], as_json: bool, **flags: Any) -> None:
-    """Draw real images, and below each what the runs made of it."""
+    """Draw real images, and below each what the runs made of it.
+
+    Or one image through every augmenter, or the way between two generated images; --n is then the
+    number of images in a line.
+    """
     import augkit as ak
 
     _print(ak.preview(store, runs=runs or None, **flags), as_json)
+
+
+@augkit.command()
+@click.option("--run", required=True, metavar="NAME", help="The run.")
+@STORE
+@click.option(
+    "--n",
+    type=int,
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="The most images of each class and kind that are looked at.",
+)
+@click.option(
+    "--seed", type=int, metavar="N", default=0, show_default=True, help="Chooses the images."
+)
+@click.option(
+    "--features",
+    type=click.Choice(["efficientnet-lite0", "descriptors"]),
+    default="efficientnet-lite0",
+    show_default=True,
+    help="Where images are compared; descriptors need no weights and little time.",
+)
+@click.option(
+    "--sheets", metavar="FOLDER", help="Write pictures: nearest real images; best, median, worst."
+)
+@click.option("--device", metavar="NAME", help="Where the network runs. Default: the fastest here.")
+@JSON
+def quality(run: str, store: str | None, as_json: bool, **flags: Any) -> None:
+    """Say how good the images of a run are, class by class.
+
+    They are held against real validation images, never test images, and beside them stand real
+    training images: what these reach is what can be reached. KID, precision, recall, density,
+    coverage, diversity and copies, with intervals; and in words, what is good and what is wrong.
+    """
+    import augkit as ak
+
+    with progress() as bar:
+        result = ak.quality(store, run, progress=bar, **flags)
+    _print(result, as_json)
 
 
 @augkit.command()
@@ -419,6 +496,30 @@ def retract(run: str, store: str | None) -> None:
 
     ak.retract(store, run)
     click.echo(f"run {run!r} is retracted: no arm uses it any more")
+
+
+@augkit.command()
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="The image; repeat it for more.")
+@click.option(
+    "--group",
+    metavar="KEY_OR_GROUP",
+    help="All images of a group: of a patient, or the relatives of an image.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
+@STORE
+@JSON
+def purge(keys: tuple[str, ...], store: str | None, as_json: bool, **flags: Any) -> None:
+    """Really delete an image, and all that derives from it.
+
+    For when somebody withdraws consent. Every row and every model that derives from it goes too,
+    the store is rewritten, and searched byte by byte. Without --key and --group: finish a purge
+    that was stopped. It cannot be undone: see first what --dry-run says.
+    """
+    import augkit as ak
+
+    with progress() as bar:
+        found = ak.purge(store, keys, progress=bar, **flags)
+    _print(found, as_json)
 
 
 @augkit.command()
@@ -523,7 +624,7 @@ def run() -> None:
     except AugkitError as error:
         if "--verbose" in sys.argv:
             raise
-        _fail(str(error), 2)
+        _fail(error.told(), 2)
     except click.exceptions.NoArgsIsHelpError:
         _fail("which command? augkit --help lists them", 2)
     except click.UsageError as error:

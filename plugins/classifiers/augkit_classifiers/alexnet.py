@@ -44,7 +44,9 @@ class AlexNet(Network):
         """Raise OptionError for options that contradict each other."""
         super().check()
         if self.variant == "paper" and self.weights == "imagenet":
-            raise OptionError("nobody publishes ImageNet weights for variant=paper of alexnet")
+            raise OptionError(
+                "nobody publishes ImageNet weights for variant=paper of alexnet: -o weights=none"
+            )
 
     def build(self, n_classes: int, channels: int) -> nn.Module:
         """Return one of the two variants."""

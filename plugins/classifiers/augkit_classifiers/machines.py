@@ -293,7 +293,9 @@ def _boosted(standard: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> A
     from sklearn.tree import DecisionTreeClassifier
 
     if (standard == standard[0]).all():
-        raise PluginFailed("the images' features are all alike; adaboost has nothing to go by")
+        raise PluginFailed(
+            "the images' features are all alike: take another classifier than adaboost"
+        )
     # Its seed only decides between splits that are equally good: fixed, a fit is worth one run.
     model = AdaBoostClassifier(
         DecisionTreeClassifier(max_depth=_DEPTH), n_estimators=_ROUNDS[-1], random_state=0

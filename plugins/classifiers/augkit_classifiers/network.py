@@ -376,7 +376,9 @@ class Network(Classifier):
             return "none"
         if self.weights in ("auto", "imagenet"):
             if published is None:
-                raise OptionError(f"nobody publishes ImageNet weights of this {self.name}")
+                raise OptionError(
+                    f"nobody publishes ImageNet weights of this {self.name}: -o weights=none"
+                )
             if published.obtain() is not None:
                 return "imagenet"
             if self.weights == "auto":

@@ -41,7 +41,9 @@ class Timm(Network):
 
         if self.model not in {*timm.list_models(), *timm.list_pretrained()}:
             close = difflib.get_close_matches(self.model, timm.list_models(), 3)
-            hint = f"; did you mean {', '.join(close)}?" if close else ""
+            hint = (
+                f"; did you mean {', '.join(close)}?" if close else "; timm.list_models() names all"
+            )
             raise OptionError(f"timm has no network {self.model!r}{hint}")
 
     def build(self, n_classes: int, channels: int) -> nn.Module:

@@ -110,7 +110,10 @@ class Training:
         if not looks:
             settle_statistics(self.network, train, self.recent)
         if looks and self.best is None:
-            raise TrainingFailed("the loss on the validation part was no number at any look")
+            raise TrainingFailed(
+                "the loss on the validation part was no number at any look: a smaller learning "
+                f"rate may help, -o learning_rate={self.plan.learning_rate / 10:g}"
+            )
         if self.best is not None:
             self.network.load_state_dict(self.best)
         self.optimiser.zero_grad(set_to_none=True)  # gradients take as much memory as weights

@@ -208,7 +208,7 @@ def read_state(path: Path) -> State:
     import torch
 
     if not path.is_file():
-        raise InputError(f"there is no weights file {path}")
+        raise InputError(f"there is no weights file {path}; -o weights=FILE names another")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -224,7 +224,9 @@ def read_state(path: Path) -> State:
                 "it holds something else than tensors, which could run any code, or is damaged. "
                 "Have its author save the state dict alone, best as safetensors"
             )
-        raise InputError(f"{path} is not loaded as a weights file: {why[:200]}") from error
+        raise InputError(
+            f"{path} is not loaded as a weights file: {why[:200]}; -o weights=FILE names another"
+        ) from error
     return _tensors(found, path)
 
 
@@ -238,7 +240,7 @@ def _tensors(found: Any, path: Path) -> State:
     if not isinstance(found, dict) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
     ):
-        raise InputError(f"{path} holds no state dict: names and tensors, and nothing else")
+        raise InputError(f"{path} must hold a state dict: names and tensors, and nothing else")
     return {key.removeprefix("module."): value for key, value in found.items()}
 
 
@@ -263,7 +265,7 @@ def load_into(network: nn.Module, state: State, *, heads: tuple[str, ...], sourc
         )
     bad = [k for k in sorted(wanted & given) if not bool(state[k].isfinite().all())]
     if bad:
-        raise InputError(f"{source} hold values that are no numbers, in {bad[0]}")
+        raise InputError(f"{source} hold values that must be numbers and are none, in {bad[0]}")
     network.load_state_dict({k: state[k] for k in wanted & given}, strict=False)
 
 
@@ -272,7 +274,7 @@ def sha256_of(path: Path) -> str:
     try:
         now = path.stat()
     except OSError as error:
-        raise InputError(f"there is no weights file {path}") from error
+        raise InputError(f"there is no weights file {path}; -o weights=FILE names one") from error
     return _sha256(path, now.st_mtime_ns, now.st_size)
 
 

@@ -105,7 +105,7 @@ class Dagan(Augmenter):
         if self.epochs is not None and self.steps is not None:
             raise OptionError("dagan takes epochs or steps, not both")
         if self.diffaugment is not None and len(set(self.diffaugment)) < len(self.diffaugment):
-            raise OptionError("option 'diffaugment' of dagan names a policy twice")
+            raise OptionError("option 'diffaugment' of dagan names a policy twice: name each once")
 
     def usual_budget(self, device: str) -> float | None:
         """Return 30 minutes on a CPU where neither preset nor length is named."""
@@ -164,6 +164,10 @@ class Dagan(Augmenter):
         rows are asked for with.
         """
         return self.generators_.sample(labels, params["seed"])
+
+    def interpolate(self, label: int, params: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Return uint8 (k, H, W, C): the way from the latents of one row to those of another."""
+        return self.generators_.between(label, params["seed"], shares)
 
     def environment(self) -> dict[str, str]:
         """Return the version of torch and the instruction set: they decide the last bit."""

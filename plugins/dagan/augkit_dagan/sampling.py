@@ -55,23 +55,36 @@ class Generators:
         """
         made = np.empty((len(labels), *self.shape), np.uint8)
         for label in np.unique(labels).tolist():
-            if label not in self.networks:
-                raise InputError(
-                    f"the model has no generator for class {self.classes[label]!r}: it had no "
-                    "training images. Train again: augkit fit --plugin dagan"
-                )
             rows = np.flatnonzero(labels == label)
             for start in range(0, len(rows), BLOCK):
                 block = rows[start : start + BLOCK]
-                made[block] = self._block(self.networks[label], seeds[block])
+                latents = [latent_of(seed, self.latent) for seed in seeds[block].tolist()]
+                made[block] = self._block(label, np.stack(latents))
         return made
 
-    def _block(self, network: Generator, seeds: np.ndarray) -> np.ndarray:
+    def between(self, label: int, seeds: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Return uint8 (k, H, W, C): from the latents of one seed to those of another.
+
+        seeds: uint64 (2,). shares: (k,), 0 for the first, 1 for the second. Raises InputError for
+        a class without a generator.
+        """
+        a, b = (latent_of(int(seed), self.latent) for seed in seeds)
+        z = on_the_way(a, b, shares)  # (k, latent)
+        blocks = [self._block(label, z[i : i + BLOCK]) for i in range(0, len(z), BLOCK)]
+        return np.concatenate(blocks)
+
+    def _block(self, label: int, latents: np.ndarray) -> np.ndarray:
+        """Return uint8 (n, H, W, C) from at most 16 latents, float32 (n, latent)."""
+        if label not in self.networks:
+            raise InputError(
+                f"the model has no generator for class {self.classes[label]!r}: it had no "
+                "training images. Train again: augkit fit --plugin dagan"
+            )
         z = np.zeros((BLOCK, self.latent), np.float32)
-        for i, seed in enumerate(seeds.tolist()):
-            z[i] = latent_of(seed, self.latent)
+        z[: len(latents)] = latents
         with torch.inference_mode():
-            x = network(torch.from_numpy(z))[: len(seeds)].permute(0, 2, 3, 1)  # (n, h, w, C)
+            made = self.networks[label](torch.from_numpy(z))[: len(latents)]
+        x = made.permute(0, 2, 3, 1)  # (n, h, w, C)
         return to_grey_levels(self._enlarged(x.numpy()))
 
     def _enlarged(self, images: np.ndarray) -> np.ndarray:
@@ -117,7 +130,9 @@ class Generators:
             return cls._from(about, tensors)
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
             why = " ".join(str(error).split())
-            raise InputError(f"{folder} holds no model of dagan: {why}") from error
+            raise InputError(
+                f"{folder} holds no model of dagan, as augkit fit writes it: {why}"
+            ) from error
 
     @classmethod
     def _from(cls, about: dict[str, Any], tensors: dict[str, Tensor]) -> Generators:
@@ -146,6 +161,29 @@ def latent_of(seed: int, n: int) -> np.ndarray:
     """Return float32 (n,), uniform in 0..1, from a 64-bit seed."""
     key = np.array([seed, 0], np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).random(n, np.float32)
+
+
+def on_the_way(a: np.ndarray, b: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return float32 (k, n), latents on the way from one (n,) to another, as likely as any.
+
+    The straight way leads through the middle of the cube, where no latents lie: in 128 dimensions
+    all are about as far from it. So the numbers are seen as those of a normal distribution, and the
+    way leads over its sphere (White 2016), and back. shares: (k,); 0 and 1 give the ends.
+    """
+    from scipy.special import ndtr, ndtri
+
+    ends = np.stack([a, b]).astype(np.float64)  # (2, n)
+    u, v = ndtri(np.clip(ends, 1e-7, 1 - 1e-7))
+    lengths = max(float(np.linalg.norm(u) * np.linalg.norm(v)), 1e-12)
+    angle = np.arccos(np.clip(u @ v / lengths, -1, 1))
+    share = np.asarray(shares, np.float64)[:, None]  # (k, 1)
+    if np.sin(angle) < 1e-6:
+        way = (1 - share) * u + share * v
+    else:
+        way = (np.sin((1 - share) * angle) * u + np.sin(share * angle) * v) / np.sin(angle)
+    z = ndtr(way).astype(np.float32)
+    z[np.asarray(shares) == 0], z[np.asarray(shares) == 1] = a, b
+    return z
 
 
 def to_grey_levels(x: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from augkit import quality
+from augkit import distances as module
 from augkit.descriptors import LEAST_SPREAD, describe
-from augkit.quality import class_distances, kid, standardised, undertrained
+from augkit.distances import class_distances, kid, standardised, undertrained
 from augkit.testing import phantoms
 
 
@@ -48,7 +48,7 @@ def test_the_distance_is_that_of_the_paper(m, n, d):
 def test_the_size_of_a_block_changes_nothing(monkeypatch):
     a, b = drawn(30, 6, 1), drawn(23, 6, 2)
     whole = kid(a, b)
-    monkeypatch.setattr(quality, "_ROWS", 7)
+    monkeypatch.setattr(module, "_ROWS", 7)
     assert kid(a, b) == pytest.approx(whole, rel=1e-12)
 
 

@@ -6,7 +6,7 @@ are standardised by the real images first (`standardised`), because the polynomi
 otherwise see only those that happen to be large, and depends on where the origin lies.
 
 Distances of small sets are noisy and have no intervals here: 'undertrained' says which distance is
-the smaller, not by how much more than chance.
+the smaller, not by how much more than chance. `augkit.fidelity` has intervals.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ def standardised(features: np.ndarray, real: np.ndarray) -> np.ndarray:
     """
     wide = real.astype(np.float64)
     return (features - wide.mean(0)) / np.maximum(wide.std(0), LEAST_SPREAD)
+
+
+def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return float64 (n, m), the kernel (x y / d + 1)^3 of each row of a (n, d) and of b (m, d)."""
+    return _kernel(a.astype(np.float64) @ b.astype(np.float64).T, a.shape[1])
 
 
 def kid(a: np.ndarray, b: np.ndarray) -> float:
