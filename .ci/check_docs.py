@@ -25,6 +25,7 @@ def main() -> None:
         for fault in check(path)
     ]
     wrong += [f"CITATION.cff: {fault}" for fault in wrong_citation()]
+    wrong += [f"README.md: {fault}" for fault in stale_table()]
     if wrong:
         sys.exit("\n".join(wrong))
     print(f"{len(DOCUMENTS)} documents and CITATION.cff are right")
@@ -92,6 +93,15 @@ def machine_paths(path: Path) -> Iterator[str]:
     for found in re.findall(r"(?<![\w.~:/)\]}$*+<>-])/[a-z]+/[\w.]\S*", path.read_text()):
         if not found.startswith(ANYWHERE):
             yield f"{found} is a path of one machine"
+
+
+def stale_table() -> Iterator[str]:
+    """Yield a line if the table of speed is not that of the newest figures."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.speed_table import README, in_place
+
+    if README.read_text(encoding="utf-8") != in_place():
+        yield "the table of speed is old: python -m benchmarks.speed_table --write"
 
 
 def wrong_citation() -> Iterator[str]:

@@ -86,7 +86,8 @@ def process(work: str, folder: Path) -> runner.Work:
     command = [sys.executable, "-m", "benchmarks.bench_pipeline", "--work", work, str(folder)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     environment = {**os.environ, **threads, "NO_ALBUMENTATIONS_UPDATE": "1"}
-    return lambda: subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    return lambda: subprocess.run(command, check=True, env=environment, stdout=quiet, stderr=quiet)
 
 
 def on_cores(cores: int, work: runner.Work) -> runner.Work:
@@ -171,7 +172,7 @@ def augmentor_script(folder: Path) -> None:
 
     output = folder / "augmentor"
     shutil.rmtree(output, ignore_errors=True)
-    pipeline = Pipeline(str(folder / "images"), output_directory=str(output))
+    pipeline = Pipeline(str(folder / "images" / "benign"), output_directory=str(output))
     pipeline.resize(probability=1, width=WIDTH, height=HEIGHT)
     pipeline.flip_left_right(probability=1)
     pipeline.random_brightness(probability=1, min_factor=0.8, max_factor=1.2)

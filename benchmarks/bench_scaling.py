@@ -15,6 +15,7 @@ A line of cost that grows with rows has a slope of 1 in the plot; memory that do
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import shutil
 import statistics
@@ -100,8 +101,8 @@ def cost(command: Sequence[str]) -> Cost:
     return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def measure(rows: int, repeats: int) -> dict[str, list[Cost]]:
-    """Return the costs of each command on a store of so many rows."""
+def measure(rows: int, repeats: int, only: Sequence[str]) -> dict[str, list[Cost]]:
+    """Return the costs of each command, or of some, on a store of so many rows."""
     found: dict[str, list[Cost]] = {}
     place = os.environ.get("AUGKIT_BENCH_FOLDER")
     for _ in range(repeats):
@@ -111,6 +112,8 @@ def measure(rows: int, repeats: int) -> dict[str, list[Cost]]:
                 [sys.executable, "-m", "benchmarks.bench_scaling", "--begin", name], check=True
             )
             for command, line in commands(Path(name), rows):
+                if only and command not in (*only, "augment"):
+                    continue
                 found.setdefault(command, []).append(cost(line))
                 shutil.rmtree(Path(name) / "export-npz", ignore_errors=True)
     return found
@@ -129,7 +132,7 @@ def plot(results: dict[tuple[str, int], Cost], path: Path) -> None:
         costs = [results[name, rows] for rows in sizes]
         time_axes.plot(sizes, [c.cpu_s for c in costs], linestyle="-" if k < 10 else "--", **style)
         memory_axes.plot(sizes, [c.peak_mb for c in costs], **style)
-    guide = [sizes[0] / 1000 * 0.02 * rows / sizes[0] for rows in sizes]
+    guide = [2e-5 * rows for rows in sizes]
     time_axes.plot(sizes, guide, color="grey", linestyle=":", label="in proportion to rows")
     time_axes.set(xscale="log", yscale="log", xlabel="rows of the run", ylabel="processor time, s")
     memory_axes.set(
@@ -143,30 +146,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print a table, and append it to a CSV file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_scaling")
     parser.add_argument("--csv", type=Path, help="append the rows, as in benchmarks/results/")
-    parser.add_argument("--plot", type=Path, help="draw them into this PNG file")
+    parser.add_argument("--plot", type=Path, help="draw what the CSV file has into this PNG file")
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--repeats", type=int, default=1, help="medians over so many (default: 1)")
     parser.add_argument("--begin", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="*", default=[], help="these commands, and augment")
     options = parser.parse_args(argv)
     if options.begin:
         begin(options.begin)
         return
-    results: dict[tuple[str, int], Cost] = {}
     print(f"{'command':20} {'rows':>8} {'wall s':>9} {'cpu s':>9} {'peak MB':>9}")
     for rows in options.rows:
-        measured = measure(rows, options.repeats)
+        measured = measure(rows, options.repeats, options.only)
+        middle_of: dict[str, Cost] = {}
         for name, costs in measured.items():
             middle = Cost(
                 *(statistics.median(values) for values in zip(*map(astuple, costs), strict=True))
             )
-            results[name, rows] = middle
+            middle_of[name] = middle
             print(
                 f"{name:20} {rows:8} {middle.wall_s:9.2f} {middle.cpu_s:9.2f} {middle.peak_mb:9.0f}"
             )
         if options.csv:
-            runner.append(options.csv, [columns(n, rows, results[n, rows]) for n in measured])
-    if options.plot:
-        plot(results, options.plot)
+            runner.append(options.csv, [columns(n, rows, c) for n, c in middle_of.items()])
+    if options.plot and options.csv:
+        plot(newest(options.csv), options.plot)
+
+
+def newest(path: Path) -> dict[tuple[str, int], Cost]:
+    """Return the last cost that a CSV file has of each command and number of rows."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {
+            (row["command"], int(row["rows"])): Cost(
+                float(row["wall_s"]), float(row["cpu_s"]), float(row["peak_mb"])
+            )
+            for row in csv.DictReader(file)
+        }
 
 
 def columns(name: str, rows: int, found: Cost) -> dict[str, object]:

@@ -55,6 +55,8 @@ def reading(folder: Path, images: np.ndarray) -> Iterator[runner.Case]:
     file = h5py.File(folder / "ours.h5", "r")
     shard = Shard(file, "benchmark", N, SHAPE)
     plain = np.memmap(folder / "plain.raw", np.uint8, "r", shape=(N, *SHAPE))
+    append_h5py(folder, images)
+    chunked = h5py.File(folder / "append-plain.h5", "r")
     order = np.random.default_rng(1).permutation(N)
     starts = range(0, N, BLOCK)
     yield runner.Case(
@@ -71,10 +73,14 @@ def reading(folder: Path, images: np.ndarray) -> Iterator[runner.Case]:
             "h5py fancy indexing": lambda: [
                 file["images"][np.sort(order[s : s + BLOCK])] for s in starts
             ],
+            "h5py fancy indexing, chunk = image": lambda: [
+                chunked["images"][np.sort(order[s : s + BLOCK])] for s in starts
+            ],
         },
         N,
     )
     file.close()
+    chunked.close()
     yield from training(folder, images, plain)
 
 
@@ -117,7 +123,8 @@ def append_ours(
     """Write a shard as a commit does, up to the fsync; by default with labels alone."""
     path = keep or folder / "append.h5"
     path.unlink(missing_ok=True)
-    writer = ShardWriter(path, SHAPE, {"kind": "benchmark"}, masks=False)
+    about = {"kind": "benchmark"}
+    writer = ShardWriter(path, SHAPE, about, masks=False, expected=len(images))
     for start in range(0, len(images), BLOCK):
         writer.append(images[start : start + BLOCK])
     writer.finish({"labels": np.zeros(len(images), np.int64)} if columns is None else columns)

@@ -55,6 +55,13 @@ LINES = (
     Line("store", "read in order", "numpy memmap", "read in order", 1 / 1.3),
     Line("store", "read shuffled batches", "numpy memmap", "read shuffled batches", 1 / 1.3),
     Line("store", "read shuffled batches", "h5py fancy indexing", "read shuffled batches", 30),
+    Line(
+        "store",
+        "read shuffled batches",
+        "h5py fancy indexing, chunk = image",
+        "read shuffled batches",
+        30,
+    ),
     Line("store", "training batches", "numpy memmap", "training batches of a store", 1 / 1.3),
 )
 

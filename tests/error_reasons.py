@@ -139,7 +139,7 @@ NOT_BY_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
             "was fitted on", "is no plain file", "checkpoints are not here",
         ),
         "plugins/classifiers/augkit_classifiers/weights.py": (
-            "must hold a state dict", "must be numbers and are none", "there is no weights file",
+            "must hold a state dict", "values that are no numbers", "there is no weights file",
             "is not loaded", "of another network",
         ),
         "plugins/classifiers/augkit_classifiers/network.py": ("nobody publishes",),

@@ -248,7 +248,7 @@ def test_truncated_files_are_refused(tmp_path, suffix):
 def test_a_file_that_is_no_state_dict_is_refused(tmp_path):
     for i, what in enumerate(([1, 2], {"a": 1}, {3: torch.ones(1)}, torch.ones(2))):
         torch.save(what, tmp_path / f"{i}.pth")
-        with pytest.raises(InputError, match="no state dict"):
+        with pytest.raises(InputError, match="must hold a state dict"):
             read_state(tmp_path / f"{i}.pth")
 
 

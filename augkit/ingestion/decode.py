@@ -127,7 +127,7 @@ def fit_array(
 
 def _in_shape(image: Image.Image, target: Target) -> np.ndarray:
     """Return an image of mode L or RGB as uint8 (H, W, C) of the target."""
-    converted = image.convert("L" if target.channels == 1 else "RGB")
+    converted = _in_mode(image, "L" if target.channels == 1 else "RGB")
     pixels = np.asarray(_fitted(converted, target, Image.Resampling.LANCZOS))
     return pixels.reshape(target.height, target.width, target.channels)
 
@@ -369,7 +369,12 @@ def _plain(image: Image.Image, name: str, window: Window) -> Image.Image:
     if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB" if image.mode in _COLOUR_MODES else "L")
+    return _in_mode(image, "RGB" if image.mode in _COLOUR_MODES else "L")
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Return an image in a mode; itself if it has that already, where Pillow makes a copy."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _from_sixteen_bit(image: Image.Image, name: str, window: Window) -> Image.Image:

@@ -50,7 +50,7 @@ def power_lines(root: Path) -> Iterator[Line]:
     for form in FORMS:
         for kinds in _POWER:
             world = (make_empty if kinds[0] == "images" else make_world)(form, root)
-            found = power.campaign(world, kinds, root, rng, n_random=_RANDOM[form], every=40)
+            found = power.campaign(world, kinds, root, rng, n_random=_RANDOM[form], every=2)
             yield "power cuts", form, 2, " and ".join(kinds), found
             shutil.rmtree(world.base)
 

@@ -265,7 +265,9 @@ def load_into(network: nn.Module, state: State, *, heads: tuple[str, ...], sourc
         )
     bad = [k for k in sorted(wanted & given) if not bool(state[k].isfinite().all())]
     if bad:
-        raise InputError(f"{source} hold values that must be numbers and are none, in {bad[0]}")
+        raise InputError(
+            f"{source} hold values that are no numbers, in {bad[0]}; -o weights=FILE names others"
+        )
     network.load_state_dict({k: state[k] for k in wanted & given}, strict=False)
 
 
