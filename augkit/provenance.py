@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
 from typing import Any
 
 Code = list[dict[str, str]]
@@ -28,9 +28,19 @@ def code_of(plugins: Sequence[Mapping[str, Any]]) -> Code:
 @lru_cache(maxsize=64)
 def _record_of(name: str) -> str:
     try:
-        return record_hash(distribution(name))
+        return record_hash(installed(name))
     except (PackageNotFoundError, ValueError):
         return ""
+
+
+def installed(name: str) -> Distribution:
+    """Return a distribution by its name, rather one that was installed than a folder of sources.
+
+    What a build leaves beside sources names the package as well, and has no RECORD. Raises
+    PackageNotFoundError.
+    """
+    found = list(distributions(name=name))
+    return next((d for d in found if d.read_text("RECORD")), None) or distribution(name)
 
 
 def record_hash(dist: Distribution) -> str:

@@ -247,13 +247,11 @@ def test_a_time_limit_is_above_zero(store: DatasetStore, limit: float) -> None:
 def test_a_run_names_the_package_its_version_and_the_hash_of_its_record(
     store: DatasetStore,
 ) -> None:
-    from importlib.metadata import distribution
-
-    from augkit.provenance import record_hash
+    from augkit.provenance import installed, record_hash
 
     ak.augment(store, "flip+zoom", workers=1)
     (code,) = store.snapshot().runs["flip+zoom"].code
-    own = distribution("augkit")
+    own = installed("augkit")
     assert code == {
         "distribution": "augkit",
         "version": own.version,
