@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import os
@@ -25,8 +26,8 @@ log = logging.getLogger("augkit")
 LOOK_EVERY = 1.0
 """Seconds between two looks at the tasks, even if none of them says anything."""
 
-News = tuple[Literal["begun", "ended", "died"], str | None]
-"""What a task says of itself, and its failure or the cause of its death."""
+News = tuple[Literal["begun", "ended", "died"], str | None, str]
+"""What a task says of itself, its failure or the cause of its death, and a traceback."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,8 @@ class _Tasks:
     def hear(self, stream: Any) -> list[Ended]:
         """Take note of what a task says, and return its end if that is what it says."""
         index = self.sent[stream]
-        news, text = _next(stream)
+        news, text, trace = _next(stream)
+        sys.stderr.write(trace)
         if news == "begun":
             self.deadlines[stream] = time.monotonic() + (self.engine.timeout or math.inf)
             return []
@@ -210,8 +212,9 @@ class _Tasks:
 def _task(function: bytes, item: bytes, path: list[str]) -> Iterator[News]:
     """Run in a worker of Ray: say when a task begins, and how it ends."""
     sys.path += [place for place in path if place not in sys.path]  # to find the same modules
-    yield "begun", None
-    yield "ended", attempt(function, item)
+    yield "begun", None, ""
+    traces = io.StringIO()  # what a worker prints last may not arrive before Ray is shut down
+    yield "ended", attempt(function, item, traces), traces.getvalue()
 
 
 def _next(stream: Any) -> News:
@@ -222,9 +225,9 @@ def _next(stream: Any) -> News:
     try:
         news: News = ray.get(next(stream))
     except RayTaskError as error:
-        return "ended", describe(error.cause)
+        return "ended", describe(error.cause), ""
     except RayError as error:
-        return "died", type(error).__name__
+        return "died", type(error).__name__, ""
     return news
 
 

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
 
 from augkit.errors import AugkitError, OptionError
 
@@ -98,16 +98,16 @@ def pack(dumps: Callable[[Any], bytes | memoryview], name: str, thing: object) -
         ) from error
 
 
-def attempt(function: bytes, item: bytes) -> str | None:
+def attempt(function: bytes, item: bytes, traces: TextIO | None = None) -> str | None:
     """Call a packed function on a packed item and return what went wrong, in one line.
 
-    The traceback of anything but an AugkitError goes to stderr.
+    traces: where the traceback of anything but an AugkitError goes; None: to stderr.
     """
     try:
         ForkingPickler.loads(function)(ForkingPickler.loads(item))
     except BaseException as error:
         if not isinstance(error, AugkitError):
-            traceback.print_exc(file=sys.stderr)
+            traceback.print_exc(file=traces or sys.stderr)
         return describe(error)
     return None
 

@@ -320,13 +320,20 @@ class Shard:
             return found
 
 
+_ANYTHING = (
+    *(OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError),
+    *(AttributeError, MemoryError, NotImplementedError),
+)
+"""What h5py raises over damaged files: a flipped bit makes any type or size of any other."""
+
+
 @contextmanager
 def readable(what: str) -> Iterator[None]:
     """Turn what h5py raises on broken files into a named error."""
     try:
         with durable.interrupts_held():
             yield
-    except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except _ANYTHING as error:
         raise DamagedStore(f"{what} cannot be read: {error}") from error
 
 

@@ -217,7 +217,7 @@ class DatasetStore:
 
     def _take_back(self, things: dict[str, Path]) -> None:
         """Delete the shard and the model of a commit that failed, unless a commit names them."""
-        with contextlib.suppress(AugkitError):
+        with contextlib.suppress(AugkitError, OSError):  # a disk that refuses this, refused that
             entries = self.snapshot().entries
             named = {f"{k}s/{e[k]['name']}" for k in ("shard", "model") for e in entries if k in e}
             self._form.take_back({n: path for n, path in things.items() if n not in named})

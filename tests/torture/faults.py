@@ -17,6 +17,9 @@ from .kills import child, counted, is_commit
 from .worlds import KINDS, Tally, World, check
 
 FAULTS = ("disk full", "read-only", "input/output error", "SIGINT", "SIGTERM")
+LASTING = ("disk full", "read-only")
+"""All later calls are refused as well, also those that would remove what was not committed: a model
+may stay behind until the next one is committed."""
 _ERRORS = {
     "disk full": errno.ENOSPC, "read-only": errno.EROFS, "input/output error": errno.EIO,
 }  # fmt: skip
@@ -36,7 +39,7 @@ class Saboteur:
         self.n += 1
         if self.n >= self.at and self.fault in _ERRORS and call.name not in _SPARED:
             number = _ERRORS[self.fault]
-            if self.fault != "input/output error" or self.n == self.at:
+            if self.fault in LASTING or self.n == self.at:
                 raise OSError(number, os.strerror(number), call.path)
         if self.n >= self.at and self.fault.startswith("SIG") and call.name not in _SPARED:
             self.fault, fault = "", self.fault
@@ -77,7 +80,7 @@ def trial(world: World, kind: str, fault: str, at: int, root: Path) -> Tally:
     elif committed or fault == "SIGTERM":  # refused after it was visible: it may stay
         may = own
     where = f"{world.form}: {fault} at call {at} of {kind}: {how}"
-    found = check(path, must, may, where)
+    found = check(path, must, may, where, tidy=fault not in LASTING)
     found.n = 1
     expected = _expected(fault)
     if status not in (0, -signal.SIGTERM) or (how and not how.startswith(expected)):
