@@ -7,6 +7,9 @@ ARGS   ?=
 CSV    ?= benchmarks/results/torture.csv
 BENCHES ?= augment store pipeline duplicates verify
 BIN    := $(VENV)/bin
+# Tests flush thousands of small files: they lie in memory where there is room for them.
+SCRATCH := $(shell df -kP /dev/shm 2> /dev/null | awk 'NR == 2 && $$4 > 8000000 {print "TMPDIR=/dev/shm"}')
+PYTEST = $(SCRATCH) $(BIN)/python -m pytest -n auto -o tmp_path_retention_policy=failed
 
 .PHONY: help demo test quick format lint types docs bench torture clean
 
@@ -17,10 +20,10 @@ demo: $(VENV)/.augkit  ## run the whole way on synthetic images, in the folder d
 	$(BIN)/augkit demo demo
 
 test: $(VENV)/.augkit-test  ## run every test; pytest options in ARGS="..."
-	$(BIN)/python -m pytest --slow -n auto --dist worksteal --durations 25 $(ARGS)
+	$(PYTEST) --slow --dist worksteal --durations 25 $(ARGS)
 
 quick: $(VENV)/.augkit-test  ## run the tests that take seconds
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(PYTEST) $(ARGS)
 
 format: $(VENV)/.augkit-test  ## bring the code into its form
 	$(BIN)/ruff check --fix .

@@ -188,6 +188,7 @@ def test_a_model_of_another_partition_is_never_taken_for_the_stored_one(store):
     assert len({m.trained_from for m in models}) == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_refit_goes_on(store, monkeypatch):
     ak.augment(store, "mean", n=5)
     good, calls = Mean.fit, []
@@ -206,6 +207,7 @@ def test_an_interrupted_refit_goes_on(store, monkeypatch):
     assert ak.evaluate(store, "shares", refit=True).arms[1].metrics
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_recipe_are_never_added_twice(store):
     ak.augment(store, "mean", n=5)
     names = [c for c in CLASSES for _ in range(10)]
@@ -222,6 +224,7 @@ def test_two_runs_of_one_recipe_are_never_added_twice(store):
         assert len(np.unique(train.ids)) == len(train)
 
 
+@pytest.mark.slow
 def test_rows_of_another_version_do_not_stand_for_a_run(store, monkeypatch):
     ak.augment(store, "mean", n=5)
     ak.evaluate(store, "shares", refit=True)
@@ -238,6 +241,7 @@ def test_no_run_takes_the_name_of_a_control(store):
             ak.augment(store, "flip", run=name)
 
 
+@pytest.mark.slow
 def test_an_arm_whose_control_failed_gets_no_verdict_and_says_why(two_sites, monkeypatch):
     ak.augment(two_sites, "mean", n=60)
     prepared = prepare(two_sites, Request("shares", split="70/15/15"))

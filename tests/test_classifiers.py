@@ -27,7 +27,7 @@ HEAVY = {
     "efficientnet-lite1": {"input_size": "64x64", "batch": 5},
     "efficientnet-lite2": {"input_size": "64x64", "batch": 5},
 }
-AT_ONCE = {"linear", "texture", "efficientnet-lite0"}
+AT_ONCE = {"linear", "texture"}
 """Those that are tried in the quick suite too."""
 
 

@@ -313,15 +313,6 @@ def test_plugins_lists_the_options_of_one_as_they_are_typed(tmp_path):
     assert wrong.code == 2 and "no plugin 'zom' (did you mean 'zoom'?)" in wrong.err
 
 
-@pytest.mark.slow
-def test_demo_goes_the_whole_way(tmp_path, monkeypatch):
-    monkeypatch.setitem(ak.demo.__kwdefaults__, "n_per_class", 12)  # 100 take long
-    done = works("demo", cwd=tmp_path)
-    assert "36 images added" in done.out and "arm " in done.out
-    assert "demo/preview.png" in done.out and (tmp_path / "demo" / "preview.png").is_file()
-    assert done.err.startswith("augkit: making 36 synthetic ultrasound images")
-
-
 # Where things are said
 
 

@@ -88,6 +88,7 @@ def test_the_looks_of_all_fits_are_kept_and_averaged(store, slow, monkeypatch):
     assert (again.computed, again.arms[0].curves) == (0, first.arms[0].curves)
 
 
+@pytest.mark.slow
 def test_a_network_tells_its_looks(store):
     result = ak.evaluate(store, "resnet", SMALL, arms=["real"], seeds=1)
     curve = result.arms[0].curves.learning
@@ -189,6 +190,7 @@ def test_a_device_that_is_not_there_is_refused(store):
 # -- networks ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_weights_the_table_says_so_loudly(store, caplog):
     options = SMALL | {"weights": "auto"}
     result = ak.evaluate(store, "resnet", options, arms=["real"], seeds=1)
@@ -206,6 +208,7 @@ def test_a_whole_network_is_evaluated_and_never_twice(store):
     assert ak.evaluate(store, "resnet", SMALL, seeds=1).computed == 0
 
 
+@pytest.mark.slow
 def test_features_are_computed_once_for_all_arms_seeds_folds_and_evaluations(store, monkeypatch):
     seen = []
     plain = Network._body_features
@@ -232,6 +235,7 @@ def test_features_are_computed_once_for_all_arms_seeds_folds_and_evaluations(sto
     assert "weights: imagenet" in str(first)
 
 
+@pytest.mark.slow
 def test_a_weights_file_is_known_by_its_content_not_its_place(store, tmp_path):
     from torchvision.models import resnet18
 

@@ -69,10 +69,19 @@ def marked_store(path: Path, n_per_class: int = 20) -> DatasetStore:
     return store
 
 
+def test_seeds_for_a_classifier_without_randomness_are_not_passed_over_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = ak.evaluate(marked_store(tmp_path / "a.store"), "stripes", seeds=2)
+    assert result.seeds == 1
+    assert "stripes has no randomness: one fit on each partition is all" in caplog.text
+
+
 def test_a_classifier_that_knows_everything_scores_one(tmp_path: Path) -> None:
     result = ak.evaluate(marked_store(tmp_path / "a.store"), "stripes")
     (real,) = result.arms
     assert result.comparisons == () and result.protocol == "5 folds"
+    assert str(result).endswith("without --arms, every arm takes part")
     assert result.test_images == 60
     for name in ("accuracy", "balanced_accuracy", "auroc", "sensitivity:benign"):
         assert real.metrics[name].value == 1
@@ -387,6 +396,7 @@ class Tint(Augmenter):
         return images + np.uint8(self.shift)
 
 
+@pytest.mark.slow
 def test_a_plugin_of_another_version_is_not_taken_for_the_old_one(
     store: DatasetStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -117,6 +117,7 @@ QUICK = (
 )
 
 
+@pytest.mark.slow
 def test_the_main_job_uses_no_network(sealed):
     toy_store(sealed.work / "toy.store").close()
     assert sealed(*QUICK[:2]) == ""
@@ -149,11 +150,22 @@ def test_no_other_command_uses_a_network_either_nor_its_child_processes(sealed):
     assert sealed(*SLOW) == ""
 
 
+DEMO = """
+import augkit as ak
+from commands import works
+ak.demo.__kwdefaults__["n_per_class"] = 12  # 100 take long
+done = works("demo", cwd=".")
+assert "36 images added" in done.out and "arm " in done.out, done
+assert "demo/preview.png" in done.out, done
+assert done.err.startswith("augkit: making 36 synthetic ultrasound images"), done
+"""
+
+
 @pytest.mark.slow
-def test_the_demo_uses_no_network(sealed):
-    code = "import augkit as ak; print(ak.demo('demo', n_per_class=12))"
-    assert sealed(code=code) == ""
+def test_the_demo_goes_the_whole_way_and_uses_no_network(sealed):
+    assert sealed(code=DEMO) == ""
     assert (sealed.work / "demo/report").is_dir()
+    assert (sealed.work / "demo/preview.png").is_file()
 
 
 @pytest.mark.slow

@@ -87,6 +87,7 @@ def test_a_study_is_planned_done_and_done_once(store, file):
     )
 
 
+@pytest.mark.slow
 def test_cells_are_what_evaluate_finds_and_judged_together(store, file):
     found = ak.study(file, store, workers=1)
     (_, both) = found.cells
@@ -110,6 +111,7 @@ def test_what_is_added_is_all_that_is_computed(store, file):
     assert ak.study(file, store, workers=1).computed == 20
 
 
+@pytest.mark.slow
 def test_classes_with_few_groups_are_left_out_of_a_cell_and_said_aloud(store):
     design = Design((("linear", {}),), {"second": ("b",)}, arms=("real",))
     assert any("normal is left out of second" in note for note in ak.plan(design, store).notes)
