@@ -27,6 +27,7 @@ from typing import IO, Any
 
 from augkit.conformance import Check, Finding, checks_of, examine, unreached
 from augkit.errors import InputError, OptionError
+from augkit.interfaces import Progress, silent
 from augkit.registry import GROUP, OWN_DISTRIBUTION, Registry, load
 from augkit.tables import counted, table
 
@@ -71,7 +72,7 @@ class Examination:
         return f"{shown}\n\n{self.package}: {counted(done, 'check')} done, {end}"
 
 
-def check(package: str | Path, *, timeout: float = 60) -> Examination:
+def check(package: str | Path, *, timeout: float = 60, progress: Progress = silent) -> Examination:
     """Hold each plugin of a package against the contract.
 
     package: the name of an installed distribution, or a folder with a pyproject.toml, which need
@@ -81,7 +82,7 @@ def check(package: str | Path, *, timeout: float = 60) -> Examination:
     if not timeout > 0:
         raise OptionError(f"timeout is {timeout}; it must be above 0 seconds")
     found = locate(package)
-    return Examination(found.name, tuple(_findings(found, timeout)))
+    return Examination(found.name, tuple(_findings(found, timeout, progress)))
 
 
 def locate(package: str | Path) -> Package:
@@ -139,7 +140,7 @@ class _Begun:
     """Of the plugin; -1: the package itself."""
 
 
-def _findings(package: Package, timeout: float) -> Iterator[Finding]:
+def _findings(package: Package, timeout: float, progress: Progress) -> Iterator[Finding]:
     """Yield what children find, one child as long as it lives."""
     first: int | None = 0
     while first is not None:
@@ -147,6 +148,7 @@ def _findings(package: Package, timeout: float) -> Iterator[Finding]:
         for message in _messages(package, first, timeout):
             if "begun" in message:
                 begun = _Begun(**message["begun"])
+                _tell(begun, progress)
             elif "finding" in message:
                 finding = Finding(**message["finding"])
                 if not (first and begun.index < 0):  # a later child loads the package once more
@@ -155,6 +157,13 @@ def _findings(package: Package, timeout: float) -> Iterator[Finding]:
                 yield from _broken_off(begun, message["ended"])
                 first_next = begun.index + 1 if begun.index >= 0 else None
         first = first_next
+
+
+def _tell(begun: _Begun, progress: Progress) -> None:
+    """Say which check of which plugin has begun."""
+    if begun.index >= 0:
+        names = [check.name for check in checks_of(begun.kind)]
+        progress(f"checking {begun.plugin}", names.index(begun.check) + 1, len(names), begun.check)
 
 
 def _broken_off(begun: _Begun, how: str) -> Iterator[Finding]:

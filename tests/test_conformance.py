@@ -683,6 +683,15 @@ def test_a_package_need_not_be_installed_and_is_left_as_it_is(tmp_path):
     assert "stranger" not in sys.modules
 
 
+def test_the_checks_of_a_plugin_are_told_as_they_begin(tmp_path):
+    told = []
+    check(package(tmp_path / "stranger"), progress=lambda *said: told.append(said))
+    names = [one.name for one in AUGMENTER_CHECKS]
+    assert told == [
+        ("checking invert", k, len(names), name) for k, name in enumerate(names, start=1)
+    ]
+
+
 def test_modules_are_found_below_src(tmp_path):
     folder = package(tmp_path / "stranger")
     (folder / "src").mkdir()

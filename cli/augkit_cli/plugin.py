@@ -7,6 +7,7 @@ import sys
 import click
 
 from augkit_cli.arguments import JSON
+from augkit_cli.output import progress
 
 
 @click.group()
@@ -49,7 +50,8 @@ def check(package: str, timeout: float, as_json: bool) -> None:
     """
     from augkit import examination
 
-    found = examination.check(package, timeout=timeout)
+    with progress() as bar:
+        found = examination.check(package, timeout=timeout, progress=bar)
     click.echo(found.to_json() if as_json else str(found))
     if not found.sound:
         sys.exit(1)
