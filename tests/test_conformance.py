@@ -687,7 +687,7 @@ def test_the_checks_of_a_plugin_are_told_as_they_begin(tmp_path):
     told = []
     check(package(tmp_path / "stranger"), progress=lambda *said: told.append(said))
     names = [one.name for one in AUGMENTER_CHECKS]
-    assert told == [
+    assert [one for one in told if one[0] == "checking invert"] == [
         ("checking invert", k, len(names), name) for k, name in enumerate(names, start=1)
     ]
 
