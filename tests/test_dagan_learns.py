@@ -19,9 +19,9 @@ def real(seed):
     return images, labels
 
 
-def distances(images, labels, *, seed):
+def distances(images, labels, *, seed, **options):
     """Train on these labels; return the distances of what is sampled, and of noise."""
-    plugin = Dagan(preset="quick", fit_seed=seed).settle(SHAPE, "cpu")
+    plugin = Dagan(preset="quick", fit_seed=seed, **options).settle(SHAPE, "cpu")
     plugin.fit(ArraySamples(images, labels), Context(seed, CLASSES))
     wanted = np.repeat([0, 1, 2], N)
     made = plugin.apply(None, wanted, plugin.plan(wanted, SHAPE, np.random.default_rng(seed)))
@@ -55,7 +55,8 @@ def test_a_quick_training_comes_nearest_to_its_own_class(seed):
 def test_trained_on_shuffled_labels_no_class_is_nearer_than_another():
     images, labels = real(0)
     np.random.default_rng(0).shuffle(labels)
-    apart, _ = distances(images, labels, seed=0)
+    # Half of the steps: with true labels own / others is 0.4 by then.
+    apart, _ = distances(images, labels, seed=0, steps=150)
     own = np.diagonal(apart).mean()
     others = apart[~np.eye(3, dtype=bool)].mean()
     assert 0.8 < own / others < 1.25, apart

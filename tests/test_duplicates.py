@@ -7,7 +7,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from toys import DATA
 
-from augkit.ingestion.duplicates import Pairs, Traces, clusters, fingerprints, related_pairs
+from augkit.ingestion.duplicates import Traces, fingerprints, related_pairs
+from augkit.ingestion.pairs import Pairs, clusters
 
 HEIGHT, WIDTH = 160, 192
 

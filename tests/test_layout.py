@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from augkit.testing import write_phantoms
+
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "augkit"
 CLI = ROOT / "cli" / "augkit_cli"
@@ -188,6 +190,18 @@ def test_listing_plugins_loads_neither_torch_nor_opencv():
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in ("flip", "linear", "dagan"))
     assert not loaded & HEAVY
+
+
+def test_images_become_rows_without_a_library_that_only_a_search_needs(tmp_path):
+    write_phantoms(tmp_path / "images", 6, height=32, width=40)
+    images, store = str(tmp_path / "images"), str(tmp_path / "a.store")
+    code = (
+        f"import augkit as ak; ak.ingest({images!r}, {store!r}, find_relatives=False); "
+        f"ak.augment({store!r}, 'flip+zoom', n=8)"
+    )
+    loaded, done = loaded_by(code)
+    assert done.returncode == 0, done.stderr
+    assert not loaded & ({"torch", "torchvision", "sklearn", "scipy", "matplotlib", "pandas"})
 
 
 @pytest.mark.slow

@@ -32,10 +32,9 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from augkit.ingestion.keypoints import Keypoints, Proposal, proposals
+from augkit.ingestion.pairs import Pairs
 from augkit.ingestion.prints import (
     COARSE,
     SIDE,
@@ -62,7 +61,6 @@ __all__ = [
     "Pairs",
     "Traces",
     "bar",
-    "clusters",
     "coarse",
     "fingerprints",
     "peaks",
@@ -94,22 +92,6 @@ _AROUND = (0.94, 0.97, 1.0, 1.03, 1.06)
 
 _Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 """First, second and score of pairs."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs of related images, ordered by first and then by second."""
-
-    first: np.ndarray
-    """int64 (n,), index of one image."""
-    second: np.ndarray
-    """int64 (n,), index of the other, always larger than `first`."""
-    score: np.ndarray
-    """float32 (n,), peak of the correlation, 1 for equal images."""
-
-    def __len__(self) -> int:
-        """Return the number of pairs."""
-        return len(self.first)
 
 
 class Traces:
@@ -212,20 +194,6 @@ def related_pairs(
             found = _merged([(found.first, found.second, found.score), *also])
     told(len(prints), len(prints))
     return _over_the_bar(found, prints, threshold)
-
-
-def clusters(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the cluster of each of n images: int64 (n,), numbered by their first members.
-
-    first, second: int64 (m,), the related pairs. Images joined through others share a cluster;
-    an image without relatives is a cluster by itself.
-    """
-    edges = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))
-    labels = connected_components(edges, directed=False)[1] if n else np.empty(0, np.int64)
-    _, where, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.empty(len(where), np.int64)
-    rank[np.argsort(where)] = np.arange(len(where))
-    return rank[inverse]
 
 
 @dataclass(frozen=True)

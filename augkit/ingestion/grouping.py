@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from augkit.ingestion.duplicates import clusters
+from augkit.ingestion.pairs import clusters
 from augkit.partitions import N_FOLDS
 
 _ORDER = (0, 17, 14, 4, 8, 12, 1, 18, 5, 9, 15, 2, 13, 6, 10, 19, 3, 7, 16, 11)

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from augkit.errors import InputError, NameTaken
 from augkit.ingestion.decode import Decoded
-from augkit.ingestion.duplicates import Pairs, Traces, related_pairs
 from augkit.ingestion.grouping import assign_folds, equal_pairs, join_groups, part_groups
+from augkit.ingestion.pairs import Pairs
 from augkit.ingestion.readers import Listing, Refusal, Source, printable
 from augkit.ingestion.review import (
     Decision,
@@ -34,6 +34,9 @@ from augkit.store.reading import in_conflict
 from augkit.store.shards import ShardWriter
 from augkit.summary import StoreInfo, summarise
 from augkit.tables import counted, table
+
+if TYPE_CHECKING:  # SciPy, which it is made of, takes longer to import than many an ingest takes
+    from augkit.ingestion.duplicates import Traces
 
 Conflicts = Literal["drop", "keep"]
 _BLOCK = 64
@@ -340,6 +343,8 @@ class Intake:
         members = np.flatnonzero(np.isin(old, torn))
         if not len(members):
             return old
+        from augkit.ingestion.duplicates import related_pairs
+
         looked = related_pairs(traces_of(snapshot, rows=members), workers=self.workers)
         looked = without(Pairs(members[looked.first], members[looked.second], looked.score), a, b)
         edges = [(first, second), patients, (looked.first, looked.second)]
@@ -353,6 +358,8 @@ class Intake:
         if self.traces is None:
             none = np.empty(0, np.int64)
             return Pairs(none, none, np.empty(0, np.float32))
+        from augkit.ingestion.duplicates import related_pairs
+
         known = len(snapshot.real.keys)
         if len(self.traces) != known + len(self.kept):  # another command came first
             ours, self.traces = self.traces, traces_of(snapshot, room=len(self.kept))

@@ -11,17 +11,21 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from augkit.errors import InputError
-from augkit.ingestion.duplicates import THRESHOLD, Pairs, Traces, clusters, related_pairs
 from augkit.ingestion.grouping import equal_pairs
 from augkit.ingestion.manifests import records
+from augkit.ingestion.pairs import Pairs, clusters
 from augkit.ingestion.readers import printable
 from augkit.interfaces import Progress, silent
 from augkit.reports.pairs import Candidate, render
 from augkit.store import Snapshot
+
+if TYPE_CHECKING:  # SciPy, which it is made of, takes longer to import than many an ingest takes
+    from augkit.ingestion.duplicates import Traces
 
 Row = tuple[int, int, str]
 """Two real rows, the lower one first, and "same" or "different"."""
@@ -77,6 +81,8 @@ def traces_of(snapshot: Snapshot, room: int = 0, rows: np.ndarray | None = None)
 
     rows: int64 (n,), rising; by default all.
     """
+    from augkit.ingestion.duplicates import Traces
+
     samples = snapshot.inspect()
     samples = samples if rows is None else samples.take(rows)
     traces = Traces(len(samples) + room)
@@ -185,6 +191,7 @@ def write_review(
     with the ending .csv. Raises InputError if the table there holds decisions, or for a folder that
     cannot be written to.
     """
+    from augkit.ingestion.duplicates import THRESHOLD
     from augkit.reports.exports import write
 
     page, table = places(path)
@@ -217,6 +224,8 @@ def borderline(
 
     It would not where two images are together anyway: by a patient, a file, or a better pair.
     """
+    from augkit.ingestion.duplicates import related_pairs
+
     real = snapshot.real
     found = related_pairs(traces_of(snapshot), threshold=LOWEST, workers=workers, progress=progress)
     same = split(snapshot.decisions, "same")
