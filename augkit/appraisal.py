@@ -189,8 +189,11 @@ def _judge(
 
 
 def _copies(run: Run, label: int) -> Copies | None:
-    """Return what was found when the run was made, of all its images of a class."""
-    if run.memorisation is None or not run.labels[label]:
+    """Return what was found when the run was made, of all its images of a class.
+
+    None too for a class that came into the store later.
+    """
+    if run.memorisation is None or not sum(run.labels[label : label + 1]):
         return None
     n, total = run.memorisation["by_class"][label], run.labels[label]
     share = n / total

@@ -21,10 +21,10 @@ from augkit.drafts import SUFFIX, Draft
 from augkit.engines.local import Backend
 from augkit.errors import AugkitError, NameTaken, OptionError, PluginFailed, StoreError
 from augkit.fitting import Fit, Training
-from augkit.interfaces import Augmenter, Progress, Samples, silent
+from augkit.interfaces import Augmenter, Progress, Samples, Window, silent
 from augkit.making import Made, Making, make_blocks
 from augkit.partitions import HOLDOUT, HOMES, Partition, home
-from augkit.plans import TIME_LIMIT, Plan, call, draw
+from augkit.plans import TIME_LIMIT, Plan, call, draw, environment_of
 from augkit.provenance import code_of
 from augkit.recipes import Amount, rebuild, recipes
 from augkit.store import DatasetStore, Model, Run, Snapshot
@@ -283,9 +283,9 @@ def _commit(job: _Job, how: Making, progress: Progress) -> AugmentResult:
         about["model"] = job.model.name
     gate = _gate(job, job.plan, progress) if job.model and _is_checked(job) else None
     n = len(job.plan.labels)
-    writer = job.store.write_shard(about, masks=_has_masks(job, job.plan), expected=n)
+    lent = job.store.new_shard(about, masks=_has_masks(job, job.plan), expected=n)
     try:
-        with Draft(_draft(job, how)) as draft:
+        with lent as writer, Draft(_draft(job, how)) as draft:
             for made in _blocks(job, job.plan, gate, how, draft):
                 writer.append(*made)
                 progress(job.recipe["plugin"], writer.rows, n)
@@ -294,9 +294,6 @@ def _commit(job: _Job, how: Making, progress: Progress) -> AugmentResult:
             draft.discard()
     except _AlreadyThere as found:
         return _result(job.store.snapshot(), found.run, made=False)
-    except BaseException:
-        writer.discard()
-        raise
     run = _find(after, job.recipe, job.origin, job.name, job.model)
     assert run is not None
     return _result(after, run, made=True, notes=_notes(job, run))
@@ -356,7 +353,7 @@ def _draft(job: _Job, how: Making) -> Path | None:
     """
     if job.fit is None or job.model is None or job.plan is None:
         return None
-    made_by = [job.recipe, job.origin, job.model.name, call(job.augmenter, "environment")]
+    made_by = [job.recipe, job.origin, job.model.name, environment_of(job.augmenter)]
     block = how.rows_of_block(job.source.shape)
     return job.fit.folder / f"{digest_of([*made_by, block])[:16]}{SUFFIX}"
 
@@ -458,7 +455,7 @@ def _entry(job: _Job, gate: Gate | None, shard: dict[str, Any], snapshot: Snapsh
         "recipe": job.recipe,
         "by_class": np.bincount(job.plan.labels, minlength=len(snapshot.classes)).tolist(),
         "lineage": _lineage(job),
-        "environment": call(job.augmenter, "environment"),
+        "environment": environment_of(job.augmenter),
         "code": code_of(job.recipe["plugins"]),
         "trained_from": job.origin,
         "shard": shard,
@@ -552,8 +549,11 @@ def _mirrored(job: _Job, plan: Plan) -> np.ndarray:
     found = np.zeros(len(plan.params), bool)
     for start in range(0, len(found), 256):  # the tables of a chain come with its windows
         rows = slice(start, start + 256)
-        window = job.augmenter.as_window(plan.params[rows], job.source.shape)
-        if window is not None:
+        try:
+            window = call(job.augmenter, "as_window", plan.params[rows], job.source.shape)
+        except PluginFailed:  # `apply` did without, and the run is committed
+            return found
+        if isinstance(window, Window) and np.shape(window.mirrored) == found[rows].shape:
             found[rows] = window.mirrored
     return found
 

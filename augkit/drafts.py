@@ -12,9 +12,10 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 
@@ -25,6 +26,9 @@ log = logging.getLogger("augkit")
 SUFFIX = ".draft"
 _HEAD = 8 + 32
 """Bytes before a record: its length and its SHA-256."""
+
+_LARGEST = 2**30
+"""Bytes of a record: blocks are made so that they fit into a quarter of that."""
 
 Block = dict[str, np.ndarray]
 """What a block consists of, by name; no objects."""
@@ -49,8 +53,10 @@ class Draft:
             return self
         try:
             durable.lock_file(file.fileno())
-            self._file = file
+            self._file = file if os.fstat(file.fileno()).st_nlink == 1 else None
         except OSError:
+            pass
+        if self._file is None:  # another command has it, or it has a name outside of the store
             file.close()
         return self
 
@@ -59,15 +65,19 @@ class Draft:
             self._file.close()
         self._file = None
 
-    def read(self) -> Iterator[Block]:
-        """Yield the blocks that are whole; what follows the last of them is cut off."""
+    def read(self, fits: Callable[[Block], bool] = lambda block: True) -> Iterator[Block]:
+        """Yield the blocks that are whole and fit; what follows the last of them is cut off.
+
+        fits: says whether a block is one of this run, given those before it. Whoever wrote the
+        store may have written the draft.
+        """
         if self._file is None:
             return
         file, end = self._file, 0
         file.seek(0)
-        while (content := _record(file)) is not None:
+        while (block := _record(file)) is not None and fits(block):
             end = file.tell()
-            yield content
+            yield block
         file.truncate(end)
         file.seek(end)
 
@@ -100,10 +110,21 @@ def _record(file: IO[bytes]) -> Block | None:
     head = file.read(_HEAD)
     size = int.from_bytes(head[:8], "little")
     left = os.fstat(file.fileno()).st_size - file.tell()
-    if len(head) < _HEAD or size > left:
+    if len(head) < _HEAD or size > min(left, _LARGEST):
         return None
     content = file.read(size)
     if hashlib.sha256(content).digest() != head[8:]:
         return None
+    try:
+        return _unpacked(content)
+    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile, NotImplementedError):
+        return None  # the digest is right: somebody else wrote it
+
+
+def _unpacked(content: bytes) -> Block | None:
+    """Return the arrays of a record, which `keep` does not compress; None if they are larger."""
+    with ZipFile(io.BytesIO(content)) as archive:
+        if any(member.compress_type != ZIP_STORED for member in archive.infolist()):
+            return None
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)

@@ -38,6 +38,20 @@ class AugkitError(Exception):
         return message if own else f"{message}; {self.remedy}"
 
 
+_LONGEST = 2000
+"""Characters of what somebody else's exception says that are shown."""
+
+
+def cause(error: BaseException) -> str:
+    """Return an exception on one line, also one that cannot say what it is."""
+    kind = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except (Exception, SystemExit):
+        text = ""
+    return (f"{kind}: {text}" if text else kind)[:_LONGEST]
+
+
 class InputError(AugkitError):
     """A file, folder, manifest or image given to augkit is unusable."""
 

@@ -16,12 +16,12 @@ from augkit.interfaces import Classifier, Progress, silent
 from augkit.outcome import Evaluation
 from augkit.outcomes import Cell, command_line, keep
 from augkit.partitions import Protocol, Scope, empty_part, protocol
-from augkit.plans import call
+from augkit.plans import settled
 from augkit.recipes import listed, whole
 from augkit.registry import Plugin, registry
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.locate import open_store
-from augkit.trials import SEEDS_APART, How, Trial
+from augkit.trials import SEEDS_APART, How, Trial, caveat
 from augkit.verdicts import LOWER_IS_BETTER, PRIMARY, check_primary, judge
 
 log = logging.getLogger("augkit")
@@ -95,13 +95,15 @@ def evaluate(
     )
     opened = open_store(store)
     prepared = prepare(opened, request)
-    if prepared.classifier.caveat():
-        log.warning("NOTE: %s", prepared.classifier.caveat())
+    if said := caveat(prepared.classifier):
+        log.warning("NOTE: %s", said)
     if refit:
         for run, partition in to_refit(prepared.snapshot, prepared.arms, prepared.how.protocol):
             log.info("fitting %s anew for %s", run, partition.name)
             refit_run(opened, run, partition, budget=budget, device=device, progress=progress)
         prepared = prepare(opened, request)
+    if (seeds or 1) > prepared.how.seeds:
+        log.warning("note: %s has no randomness: one fit on each partition is all", classifier)
     trial = Trial(opened, *prepared, progress)
     trial.fit_all()
     found = trial.outcome(judge(trial.cases(), primary))
@@ -214,8 +216,8 @@ def prepare(store: DatasetStore, request: Request, snapshot: Snapshot | None = N
         full=request.full,
         device=device if built.uses_device else "cpu",
     )
-    settled = call(built, "settle", snapshot.shape, how.device)
-    return Prepared(snapshot, plugin, settled, how, choose_arms(snapshot, request.arms))
+    ready = settled(built, snapshot.shape, how.device)
+    return Prepared(snapshot, plugin, ready, how, choose_arms(snapshot, request.arms))
 
 
 def check(request: Request) -> None:
@@ -239,6 +241,7 @@ def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
     snapshot.require_images()
     if len(snapshot.classes) < 2:
         raise StoreError(f"{snapshot.path} holds one class only: ingest images of another")
+    notes = []
     for partition in plan.partitions:
         snapshot.require_parts(partition)
         parts = snapshot.parts(partition)
@@ -253,5 +256,6 @@ def _check_parts(snapshot: Snapshot, plan: Protocol) -> None:
             if not sum(counts.values()):
                 raise StoreError(empty_part(name, partition))
             if absent and number == 2:
-                missing = ", ".join(absent)
-                log.warning("note: %s has no %s image of %s", partition.name, name, missing)
+                notes.append(f"{partition.name} has no {name} image of {', '.join(absent)}")
+    for note in notes:
+        log.warning("note: %s", note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from augkit.store import DatasetStore, Snapshot, durable
 from augkit.store.format import is_abandoned, staged_name
 from augkit.store.locate import open_store
 from augkit.tables import counted, one_line, table
+
+log = logging.getLogger("augkit")
 
 MIXED = "mixed"
 """The folder of several parts in one."""
@@ -100,6 +103,10 @@ def export(
     _require_free(path)
     snapshot = open_store(store).snapshot()
     found = _collections(snapshot, selection, check_parts(parts), mix_parts)
+    if masks and not snapshot.real.masked.any():
+        log.warning(
+            "note: no image of %s has a mask: all that are written are black", snapshot.path
+        )
     values = _about(snapshot, selection, found, format)
     staged = path.parent / f".{path.name}~{staged_name('.export')}"
     try:

@@ -32,10 +32,11 @@ from typing import Any
 
 import numpy as np
 
-from augkit.errors import OptionError, PluginFailed
+from augkit.errors import DamagedStore, OptionError, PluginFailed
 from augkit.interfaces import Extractor, Samples
 from augkit.store import durable
 from augkit.store.format import canonical, digest_of, is_staged
+from augkit.store.plain import read_plain
 from augkit.store.samples import JoinedSamples, StoredSamples
 from augkit.store.standing import Guard
 
@@ -46,6 +47,8 @@ SEGMENT = 256
 
 _BLOCK = 64
 _SUFFIX = ".features"
+_LARGEST = 2**28
+"""Bytes of a file that is read: 256 rows of a quarter of a million features."""
 
 
 def cache_size(folder: Path) -> tuple[int, int]:
@@ -196,7 +199,7 @@ def _computed(function: Extractor, samples: Samples, at: np.ndarray) -> np.ndarr
     blocks = []
     for start in range(0, len(at), _BLOCK):
         images = samples.gather(at[start : start + _BLOCK])
-        made, n = np.asarray(function(images), np.float32), len(images)
+        made, n = np.array(function(images), np.float32), len(images)  # it may use its own again
         if made.ndim != 2 or len(made) != n:
             raise PluginFailed(f"features of {n} images have shape {made.shape}, not ({n}, d)")
         blocks.append(made)
@@ -282,10 +285,10 @@ class _Disk:
         """Return rows int64 (k,) of the shard and their features float32 (k, d), or None."""
         path = self.folder / segment.path
         try:
-            found = _unpacked(path.read_bytes(), segment)
+            found = _unpacked(read_plain(path, _LARGEST), segment)
         except OSError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, DamagedStore, RecursionError):
             log.debug("%s is damaged or of something else: computed again", path)
             return None
         with contextlib.suppress(OSError):  # a read-only folder keeps its old times

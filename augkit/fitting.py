@@ -23,12 +23,12 @@ import numpy as np
 
 from augkit import options as option_tools
 from augkit.devices import choose_device
-from augkit.errors import InputError, LineageError, OptionError, StoreError
+from augkit.errors import InputError, LineageError, OptionError, PluginFailed, StoreError
 from augkit.interfaces import Augmenter, Context, Fitted, Progress, silent
 from augkit.interruption import stop_requests
 from augkit.making import check_pixels
 from augkit.partitions import HOLDOUT, Partition, home
-from augkit.plans import call
+from augkit.plans import call, settled
 from augkit.provenance import code_of
 from augkit.recipes import Amount, rebuild, recipes
 from augkit.store import DatasetStore, Model, Snapshot, durable
@@ -148,7 +148,7 @@ class Fit:
         if not len(self.source):
             raise StoreError(f"{self.store.path} has no training images: augkit ingest FOLDER")
         self.origin = self.snapshot.training_digest(self.partition)
-        self.settled = call(self.augmenter, "settle", self.source.shape, self.device)
+        self.settled = settled(self.augmenter, self.source.shape, self.device)
         self.recipe: dict[str, Any] = {
             "plugin": self.member | {"options": option_tools.values(self.settled)},
             "image": list(self.source.shape),
@@ -199,7 +199,7 @@ class Fit:
         stages = _Stages(progress)
         with stop_requests() as interrupted:
             context = Context(
-                seed=int(getattr(self.settled, "fit_seed", 0)),
+                seed=self._seed(),
                 classes=self.snapshot.classes,
                 device=self.device,
                 folder=self.folder,
@@ -207,7 +207,8 @@ class Fit:
                 interrupted=interrupted,
                 progress=stages,
             )
-            fitted = call(self.settled, "fit", self.source, context) or Fitted()
+            said = call(self.settled, "fit", self.source, context)
+            fitted = _checked(said or Fitted(), self.settled.name)
         stages.end()
         model = self._commit(self.settled, fitted)
         if fitted.complete:
@@ -215,9 +216,24 @@ class Fit:
                 path.unlink(missing_ok=True)
         return model
 
+    def _seed(self) -> int:
+        """Return the option `fit_seed` of the plugin, 0 if it has none. Raises PluginFailed."""
+        seed = getattr(self.settled, "fit_seed", 0)
+        if not isinstance(seed, int) or seed < 0:
+            raise PluginFailed(
+                f"plugin {self.settled.name!r} has the fit_seed {seed!r:.80}; it must be a whole "
+                "number from 0 on"
+            )
+        return int(seed)
+
     def _end_of_training(self) -> float | None:
         now, share = time.monotonic(), self.training.share
         usual = call(self.augmenter, "usual_budget", self.device)
+        if usual is not None and not (isinstance(usual, int | float) and usual > 0):
+            raise PluginFailed(
+                f"plugin {self.augmenter.name!r}: usual_budget() returned {usual!r:.80}; it must "
+                "be seconds, above 0, or None"
+            )
         if self.deadline is not None:
             return now + share * max(self.deadline - now, 0)
         return None if usual is None else now + share * usual
@@ -242,8 +258,13 @@ class Fit:
     def _commit(self, fitted_on: Augmenter, fitted: Fitted) -> Model:
         """Save what was learned and commit it with its lineage."""
         apart = self._look_at(fitted_on)
-        with self._staged() as staged:
+        with self.store.new_model() as staged, durable.writing(self.store.path):
             call(fitted_on, "save", staged)
+            if not staged.is_dir() or (staged / PROVENANCE).exists():
+                raise PluginFailed(
+                    f"plugin {fitted_on.name!r}: save() removed its folder, or wrote {PROVENANCE} "
+                    "into it, which augkit writes itself"
+                )
             note = "; ".join(filter(None, (fitted.note, _undertrained(apart, self.snapshot))))
             about = {
                 "recipe": self.recipe,
@@ -256,16 +277,6 @@ class Fit:
             details = {**fitted.details, "class_distances": np.round(apart, 5).tolist()}
             entry = self._entry(self.recipe, fitted.complete, note, details=details)
             return self._committed(staged, entry)
-
-    @contextlib.contextmanager
-    def _staged(self) -> Iterator[Path]:
-        """Lend a folder for the files of a model; it is gone afterwards, committed or not."""
-        folder = self.store.stage_model()
-        try:
-            with durable.writing(self.store.path):
-                yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _committed(self, staged: Path, entry: Entry) -> Model:
         def describe(snapshot: Snapshot) -> Entry:
@@ -328,7 +339,7 @@ class Fit:
         about = _provenance(folder)
         self._check_lineage(folder, about)
         known = self.find()
-        with self._staged() as staged:
+        with self.store.new_model() as staged, durable.writing(self.store.path):
             _copy_model(folder, staged)
             name = flush_model(staged)["name"]
             if MODEL_NAME.fullmatch(folder.name) and folder.name != name:
@@ -408,6 +419,40 @@ def _copy_model(folder: Path, staged: Path) -> None:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise InputError(f"{path} is no plain file, as all of a model must be: copy it again")
         shutil.copyfile(path, staged / path.name)
+
+
+_LONGEST_NOTE = 1000
+
+
+def _checked(found: Any, name: str) -> Fitted:
+    """Return what a plugin says of its fit. Raises PluginFailed for what no store could keep."""
+    wrong = ""
+    if not issubclass(type(found), Fitted):  # its fields may be anything
+        wrong = f"returned {type(found).__name__} instead of Fitted or None"
+    elif not isinstance(found.complete, bool):
+        wrong = f"says complete={found.complete!r}, which is neither True nor False"
+    elif not isinstance(found.note, str) or not found.note[:_LONGEST_NOTE].isprintable():
+        wrong = f"has a note that is no text on one line, {found.note!r:.80}"
+    elif len(found.note) > _LONGEST_NOTE:
+        wrong = f"has a note of {len(found.note)} letters, over {_LONGEST_NOTE}"
+    elif not _is_json(found.details):
+        wrong = "has details that are no JSON values, or too many"
+    if wrong:
+        raise PluginFailed(f"plugin {name!r}: fit() {wrong}")
+    return found
+
+
+def _is_json(details: Any) -> bool:
+    """Return True for a mapping that a log entry can hold."""
+    try:
+        text = json.dumps(details, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(details, dict) and len(text) <= _MOST_DETAILS
+
+
+_MOST_DETAILS = 2**20
+"""Bytes of JSON."""
 
 
 class _Stages:

@@ -49,7 +49,7 @@ class Gate:
         were made before, and keeps each new one.
         """
         start = 0
-        for block in draft.read():
+        for block in draft.read(self._fits):
             yield self._taken(block, start)
             start += len(block["images"])
         plan = Plan(self.plan.parents[start:], self.plan.labels[start:], self.plan.params[start:])
@@ -67,6 +67,25 @@ class Gate:
                 self.score.append(found.score)
                 yield images
                 start = rows.stop
+
+    def _fits(self, block: Block) -> bool:
+        """Return True if a block has what `blocks` keeps, of the rows that come next."""
+        if set(block) != {"images", "index", "score", "params", "redrawn"}:
+            return False
+        start, n = sum(map(len, self.index)), len(block["index"]) if block["index"].ndim else 0
+        params = self.plan.params[start : start + n]
+        forms = {
+            "images": (np.uint8, (n, *self.source.shape)),
+            "index": (np.int64, (n,)),
+            "score": (np.float32, (n,)),
+            "params": (params.dtype, params.shape),
+            "redrawn": (np.int64, ()),
+        }
+        same = all((block[k].dtype, block[k].shape) == form for k, form in forms.items())
+        if not same or not n or len(params) != n:
+            return False
+        there = block["index"].min() >= 0 and block["index"].max() < len(self.source)
+        return bool(there and np.isfinite(block["score"]).all() and block["redrawn"] >= 0)
 
     def _taken(self, block: Block, start: int) -> np.ndarray:
         """Return the images of a block that was made before; take over what was found then."""

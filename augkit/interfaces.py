@@ -90,7 +90,7 @@ Extractor = Callable[[np.ndarray], np.ndarray]
 
 def extract(key: str, function: Extractor, samples: Samples) -> np.ndarray:
     """Return float32 (N, d): `function` applied block by block, without a cache."""
-    blocks = [np.asarray(function(images), np.float32) for images in samples.blocks()]
+    blocks = [np.array(function(images), np.float32) for images in samples.blocks()]
     return np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32)
 
 

@@ -140,8 +140,8 @@ class WebDataset(Layout):
     ) -> list[tuple[str, ...]]:
         """Write three members for each image, four where there are masks."""
         found: list[tuple[str, ...]] = []
-        covers = pngs(masks) if masks is not None else repeat(None)
-        for row, image, mask in zip(rows, pngs(images), covers, strict=False):
+        covers = pngs(masks) if masks is not None else repeat(None, len(rows))
+        for row, image, mask in zip(rows, pngs(images), covers, strict=True):
             about = json.dumps(row.about, ensure_ascii=False).encode()
             contents = {"cls": b"%d" % row.label, "json": about, "png": image}
             if mask is not None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from augkit.engines.local import Backend, ordered_map, usable_cores
+from augkit.engines.local import Backend, check_workers, ordered_map, usable_cores
 from augkit.errors import LineageError, OptionError, PluginFailed
 from augkit.interfaces import Augmenter, Samples, Shape
 from augkit.partitions import Partition
@@ -36,9 +36,10 @@ class Making:
     """Bytes that the images of all blocks under way may take, with what they are made from."""
 
     def __post_init__(self) -> None:
-        for name, value in (("workers", self.workers), ("block", self.block)):
-            if value is not None and value < 1:
-                raise OptionError(f"{name} is {value}; it must be at least 1")
+        if self.workers is not None:
+            check_workers("workers", self.workers)
+        if self.block < 1:
+            raise OptionError(f"block is {self.block}; it must be at least 1")
         if not self.time_limit > 0:
             raise OptionError(f"time_limit is {self.time_limit}; it must be above 0 seconds")
 
@@ -177,10 +178,11 @@ def _make(augmenter: Augmenter, task: _Task) -> Made:
     for given in (task.images, task.labels, task.params, task.masks):
         if given is not None:
             given.flags.writeable = False
-    made = call(augmenter, "apply", task.images, task.labels, task.params)
-    check_pixels(augmenter, "apply", made, (len(task.labels), *task.shape))
+    returned = call(augmenter, "apply", task.images, task.labels, task.params)
+    check_pixels(augmenter, "apply", returned, (len(task.labels), *task.shape))
+    made = np.array(returned)
     if task.twice:
-        _check_repeats(augmenter, task, made)
+        _check_repeats(augmenter, task, made, returned)
     if task.masks is None:
         return made, None, None
     masks = call(augmenter, "apply_masks", task.masks, task.params)
@@ -194,15 +196,25 @@ _AGAIN = 4
 """Rows of a run that are made twice, where each row stands for itself."""
 
 
-def _check_repeats(augmenter: Augmenter, task: _Task, made: np.ndarray) -> None:
+def _check_repeats(
+    augmenter: Augmenter, task: _Task, made: np.ndarray, returned: np.ndarray
+) -> None:
     """Raise PluginFailed if a plugin does not make the same pixels of the same input again.
 
-    Rows of a generator are made in the same company: networks may round otherwise in another.
+    Also if it returns memory that it uses again: blocks are made beside each other. Rows of a
+    generator are made in the same company: networks may round otherwise in another. made: a copy of
+    what it returned.
     """
     n = len(made) if task.images is None else min(_AGAIN, len(made))
     images = None if task.images is None else task.images[:n]
     again = call(augmenter, "apply", images, task.labels[:n], task.params[:n])
     check_pixels(augmenter, "apply", again, (n, *task.shape))
+    its_own = images is None or not np.may_share_memory(again, images)
+    if its_own and np.may_share_memory(again, returned):
+        raise PluginFailed(
+            f"plugin {augmenter.name!r}: apply() returns the same memory again, which would change "
+            "the images before; it must return a new array each time"
+        )
     if not np.array_equal(again, made[:n]):
         raise PluginFailed(
             f"plugin {augmenter.name!r}: apply() makes other pixels when it is given the same "

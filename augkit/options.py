@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from augkit.errors import OptionError
+from augkit.errors import OptionError, PluginFailed
 
 T = TypeVar("T")
 
@@ -58,8 +58,21 @@ def build(plugin: type[T], values: Mapping[str, Any] | None = None) -> T:
 
 
 def values(plugin: object) -> dict[str, Any]:
-    """Return the options of a plugin as JSON values: name -> value, tuples as lists."""
-    return {name: _plain(getattr(plugin, name)) for name in _fields(type(plugin))}
+    """Return the options of a plugin as JSON values: name -> value, tuples as lists.
+
+    Raises PluginFailed where its constructor made something else of one.
+    """
+    found = {}
+    for name in _fields(type(plugin)):
+        value = getattr(plugin, name)
+        try:
+            found[name] = _plain(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PluginFailed(
+                f"plugin {_name(type(plugin))!r} made {type(value).__name__} of its option "
+                f"{name!r}, which JSON cannot hold; a constructor only stores options"
+            ) from error
+    return found
 
 
 def defaults(plugin: type) -> dict[str, Any]:
@@ -177,12 +190,21 @@ def _scalar(value: Any, kind: type, where: str) -> Any:
         known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         made = known.get(str(text).lower())
     elif kind is str:
-        made = value if isinstance(value, str) else None
+        made = value if isinstance(value, str) and _is_utf8(value) else None
     else:
         made = _number(text, kind)
     if made is None:
         raise OptionError(f"{where} is {value!r}; it must be {words[kind]}")
     return made
+
+
+def _is_utf8(text: str) -> bool:
+    """Return True for text that can be kept; what is typed may be any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number(text: Any, kind: type) -> Any:

@@ -109,6 +109,8 @@ class Evaluation:
         lines += [_CAPTION, ""]
         if self.verdicts:
             lines += [self._compared(), "", *(v.sentence for v in self.verdicts), ""]
+        elif not any(arm.runs for arm in self.arms):
+            lines.append(_NOTHING_TO_COMPARE)
         lines += [f"note: {a.name} is the same as {a.same_as}" for a in self.arms if a.same_as]
         lines += [f"note: {a.name}: {a.unavailable}" for a in self.arms if a.unavailable]
         lines += [
@@ -187,6 +189,11 @@ _CAPTION = (
     "In brackets: 95 % intervals over test groups, fits and, where there are several, partitions. "
     "Whether\nthe intervals of two arms overlap says little of their difference, for they share "
     "their test images."
+)
+
+_NOTHING_TO_COMPARE = (
+    "no verdict: real images alone were evaluated. augkit augment --plugin flip makes an arm to "
+    "compare them with; without --arms, every arm takes part"
 )
 
 

@@ -20,12 +20,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from augkit import __version__
-from augkit.errors import PluginNotFound, StoreError
+from augkit.errors import DamagedStore, PluginNotFound, StoreError
 from augkit.outcome import Evaluation
 from augkit.provenance import code_of
 from augkit.registry import OWN_DISTRIBUTION, registry
 from augkit.store import DatasetStore, Snapshot, durable
+from augkit.store.entries import LARGEST_ENTRY
 from augkit.store.format import canonical, digest_of, signed, unsigned
+from augkit.store.plain import read_plain
 from augkit.tables import typed
 
 log = logging.getLogger("augkit")
@@ -81,11 +83,11 @@ def keep(
         store.side_folder("outcomes") / f"{digest_of([command, snapshot.number, asked])[:32]}.json"
     )
     try:
-        before = json.loads(path.read_bytes())
+        before = json.loads(read_plain(path, LARGEST_ENTRY))
         if {k: v for k, v in before.items() if k != "created"} == outcome:
             os.utime(path)
             return
-    except (OSError, ValueError, AttributeError):
+    except (OSError, DamagedStore, ValueError, AttributeError, RecursionError):
         pass  # not there yet, or damaged
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     try:

@@ -17,6 +17,7 @@ import numpy as np
 from augkit.errors import OptionError
 
 N_FOLDS = 20
+MOST_REPEATS = 1000
 PARTS = ("train", "validation", "test")
 
 
@@ -115,8 +116,10 @@ def protocol(
 
     All of it `repeats` times over. Raises OptionError for numbers that make no protocol.
     """
-    if repeats < 1:
-        raise OptionError(f"repeats is {repeats}; it must be at least 1")
+    if not 1 <= repeats <= MOST_REPEATS:
+        raise OptionError(
+            f"repeats is {repeats}; it must be at least 1, and at most {MOST_REPEATS}"
+        )
     if shares is not None and folds is not None:
         raise OptionError("give --split or --folds, not both")
     if scope.held_out and (shares is not None or folds is not None):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from augkit.engines.local import ordered_map
-from augkit.errors import AugkitError, OptionError, PluginFailed
-from augkit.interfaces import Augmenter, Classifier, Samples
+from augkit.errors import AugkitError, OptionError, PluginFailed, cause
+from augkit.interfaces import Augmenter, Classifier, Samples, Shape
 
+P = TypeVar("P", Augmenter, Classifier)
+
+_LONGEST_WORD = 1000
 TIME_LIMIT = 600.0
 """Seconds that a plugin may take to draw a plan, or to make one block of images."""
 
@@ -58,13 +61,15 @@ def draw(
             f"{len(wanted)} rows"
         )
     parents = chosen if augmenter.family == "traditional" else np.full(len(chosen), -1)
-    return Plan(parents, wanted, params)
+    return Plan(parents, wanted, params.copy())  # the plugin may keep its own, and change it
 
 
 def _of_numbers(kind: np.dtype) -> bool:
     """Return True if a type holds numbers and truth values only: HDF5 has no place for others."""
     if kind.names is not None:
         return all(_of_numbers(kind[name]) for name in kind.names)
+    if 0 in kind.shape:  # HDF5 has no type for nothing either
+        return False
     return kind.base.kind in "biufc" if kind.base.names is None else _of_numbers(kind.base)
 
 
@@ -117,6 +122,32 @@ def call_in_time(limit: float, plugin: Augmenter | Classifier, method: str, *arg
     return found
 
 
+def settled(plugin: P, shape: Shape, device: str) -> P:
+    """Return a plugin with the options filled in that the images or the device decide."""
+    found = call(plugin, "settle", shape, device)
+    if not isinstance(found, type(plugin)):
+        raise PluginFailed(
+            f"plugin {plugin.name!r}: settle() returned {type(found).__name__}, not a plugin: it "
+            "must return self, or another of its class"
+        )
+    return found
+
+
+def environment_of(augmenter: Augmenter) -> dict[str, str]:
+    """Return what besides options and model decides the pixels. Raises PluginFailed."""
+    found = call(augmenter, "environment")
+    if not isinstance(found, dict) or not all(map(_is_word, (*found, *found.values()))):
+        raise PluginFailed(
+            f"plugin {augmenter.name!r}: environment() must return short texts by name, such as "
+            '{"numpy": "2.1.0"}'
+        )
+    return found
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_WORD and value.isprintable()
+
+
 def too_long(plugin: Augmenter | Classifier, what: str, limit: float) -> PluginFailed:
     """Return the error of a plugin that has not ended in time."""
     return PluginFailed(
@@ -125,12 +156,12 @@ def too_long(plugin: Augmenter | Classifier, what: str, limit: float) -> PluginF
     )
 
 
-def call(plugin: Augmenter | Classifier, method: str, *arguments: Any) -> Any:
+def call(plugin: Augmenter | Classifier, method: str, *arguments: Any, **named: Any) -> Any:
     """Call a plugin; whatever it raises becomes a named error with the cause kept."""
     try:
-        return getattr(plugin, method)(*arguments)
-    except AugkitError:
+        return getattr(plugin, method)(*arguments, **named)
+    except (AugkitError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
+    except BaseException as error:
+        why = cause(error)
         raise PluginFailed(f"plugin {plugin.name!r} failed in {method}(): {why}") from error

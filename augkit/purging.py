@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from augkit.errors import OptionError
+from augkit.errors import DamagedStore, OptionError
 from augkit.interfaces import Progress, silent
 from augkit.outcomes import command_line
 from augkit.partitions import GIVEN, HOMES
 from augkit.recipes import Amount, listed
 from augkit.store import DatasetStore, Snapshot
+from augkit.store.entries import LARGEST_ENTRY
 from augkit.store.erasing import (
     SIDE_FOLDERS,
     Doomed,
@@ -33,6 +34,7 @@ from augkit.store.erasing import (
 from augkit.store.erasing import replace as replace_log
 from augkit.store.format import Entry
 from augkit.store.locate import open_store
+from augkit.store.plain import read_plain
 from augkit.store.samples import StoredSamples
 from augkit.store.traces import Search, of_images, of_text
 from augkit.tables import counted
@@ -125,10 +127,13 @@ def purge(
 
 def _finished(store: DatasetStore, stopped: Entry, progress: Progress) -> Purge:
     """End a purge that was stopped."""
-    searched = finish(store, stopped, progress)
     said = stopped["asked"]["found"]
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
-    return replace(Purge(**fields), done=True, searched=searched)
+    try:
+        found = Purge(**fields)
+    except TypeError as error:
+        raise DamagedStore(f"{store.path}: its purge does not say what it was to do") from error
+    return replace(found, done=True, searched=finish(store, stopped, progress))
 
 
 def _erase(
@@ -171,6 +176,8 @@ def _chosen(snapshot: Snapshot, keys: Sequence[str], group: str | None) -> np.nd
         )
     real = snapshot.real
     row_of = {key: row for row, key in enumerate(real.keys.tolist())}
+    if group == "":  # that of all images of which no patient is known
+        raise OptionError("--group names no group: give a patient, or the key of an image")
     if group is not None:
         return _group(snapshot, row_of, group)
     for key in listed("key", keys):
@@ -248,12 +255,26 @@ def _again(store: DatasetStore, runs: Sequence[Entry], gone: Doomed) -> Iterator
         if recipe["partition"] in _HOMES:
             yield _augment_line(recipe, entry["run"], where)
     for path in sorted(store.side_folder("outcomes").glob("*.json")):
-        try:
-            line = json.loads(path.read_bytes())["command"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if isinstance(line, str) and line.isprintable():
+        line = _said_line(path)
+        if line:
             yield line if "--store" in line else f"{line} --store {shlex.quote(where)}"
+
+
+def _said_line(path: Path) -> str:
+    """Return the command line that an outcome names; empty unless it is one of augkit alone.
+
+    Whoever wrote the store wrote that too, and it is shown for a user to type.
+    """
+    try:
+        line = json.loads(read_plain(path, LARGEST_ENTRY))["command"]
+        words = shlex.split(line)
+        plain = line.isprintable() and shlex.join(words) == line
+        return line if plain and words[:2] in _EVALUATING else ""
+    except (OSError, DamagedStore, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ""
+
+
+_EVALUATING = (["augkit", "evaluate"], ["augkit", "study"])
 
 
 _HOMES = [home.name for home in HOMES]
@@ -381,6 +402,7 @@ def _texts(snapshot: Snapshot, lost: np.ndarray) -> dict[bytes, list[bytes]]:
         longer = [form for text in around for form in of_text(text)]
         wanted |= dict.fromkeys(of_text(key), longer)
     names = {key.rpartition("/")[2] for key in real.keys[lost].tolist()}
+    names |= {patient.partition("/")[2] for patient in real.patients[lost].tolist()}
     for text in names | set(real.patients[lost].tolist()):
         if text not in kept:  # else it is that of others too
             wanted.update((form, []) for form in of_text(text))

@@ -63,18 +63,21 @@ class ClassQuality:
         subject = f"{noun} of {one_line(self.name)}"
         if math.isnan(self.measures["kid"].made.value):
             return f"{subject}: too few to say anything, of them or of the real ones"
-        good, bad, doubt = self._clauses()
+        good, bad, doubt, few = self._clauses()
         claims = ", but ".join(_listed(part) for part in (good, bad) if part)
         unknown = "cannot tell whether they " + " or ".join(doubt) if doubt else ""
+        silent = "too few to say whether they " + " or ".join(few) if few else ""
+        unknown = "; ".join(filter(None, (unknown, silent)))
         if not claims:
             return f"{subject}: {unknown or 'nothing is wrong that could be seen'}"
         return f"{subject} {claims}" + (f"; {unknown}" if unknown else "")
 
-    def _clauses(self) -> tuple[list[str], list[str], list[str]]:
-        """Return what they do well, what not, and what cannot be told."""
+    def _clauses(self) -> tuple[list[str], list[str], list[str], list[str]]:
+        """Return what they do well, what not, what cannot be told, and what was not measured."""
         good: list[str] = []
         bad: list[str] = []
         doubt: list[str] = []
+        few: list[str] = []
         real, varied = self.measures["precision"], self.measures["recall"]
         for word, found, well, badly in (
             ("precision", real, "look real", _unreal(real)),
@@ -84,14 +87,16 @@ class ClassQuality:
                 bad.append(badly + _seen(word, found))
             elif found.difference.low > -MARGIN:
                 good.append(well + _seen(word, found))
-            elif not math.isnan(found.difference.value):
+            elif math.isnan(found.difference.value):
+                few.append(well)
+            else:
                 doubt.append(well + _seen(word, found))
         if self.measures["kid"].difference.low > 0:
             bad.append("are as a set unlike real images" + _seen("KID", self.measures["kid"], 4))
         if self.copies is not None and self.copies.share.low > FALSE_ALARMS:
             share = f"{100 * self.copies.share.value:.0f} % of them look like a training image"
             bad.append(f"{share}, where {100 * FALSE_ALARMS:.0f} % of real ones would")
-        return good, bad, doubt
+        return good, bad, doubt, few
 
 
 def _seen(word: str, found: Measured, digits: int = 2) -> str:

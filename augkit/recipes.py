@@ -25,6 +25,10 @@ from augkit.store.format import digest_of
 log = logging.getLogger("augkit")
 
 
+MOST = 100_000_000
+"""Images of a class or in all: what is drawn for a run is drawn at once, and kept in memory."""
+
+
 @dataclass(frozen=True)
 class Amount:
     """How many images to make: so many a class, so many in all, or one for each source."""
@@ -36,8 +40,8 @@ class Amount:
         if self.per_class is not None and self.total is not None:
             raise OptionError("give --n (images a class) or --total (images in all), not both")
         for name, value in (("n", self.per_class), ("total", self.total)):
-            if value is not None and whole(name, value) < 1:
-                raise OptionError(f"{name} is {value}; it must be at least 1")
+            if value is not None and not 1 <= whole(name, value) <= MOST:
+                raise OptionError(f"{name} is {value}; it must be at least 1, and at most {MOST}")
 
     def as_recipe(self) -> dict[str, int]:
         """Return what was asked for as JSON values; nothing: one for each source."""

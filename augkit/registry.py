@@ -6,24 +6,24 @@ Built-in plugins are found in the same way as a stranger's.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from itertools import islice
 from typing import Any, Literal
 
 import pluggy
 
 from augkit import hookspecs, options
-from augkit.errors import AugkitError, PluginFailed, PluginNotFound
+from augkit.errors import AugkitError, PluginFailed, PluginNotFound, cause
 from augkit.interfaces import About, Augmenter, Classifier
 from augkit.rehearsal import rehearse
+from augkit.shielding import shielded
 
 GROUP = "augkit"
 OWN_DISTRIBUTION = "augkit"
@@ -34,6 +34,9 @@ _HOOKS: dict[Kind, str] = {
     "augmenter": "register_augmenters",
     "classifier": "register_classifiers",
 }
+_LONGEST_NAME = 100
+_MOST = 1000
+"""Classes that a hook may return."""
 _ATTRIBUTES = {"name", "family", "deterministic", "fast", "uses_device"}
 """What a plugin says about itself; with a type it would be an option by mistake."""
 
@@ -53,11 +56,11 @@ class Plugin:
         """Return the plugin with these options. Raises OptionError, or PluginFailed."""
         try:
             return options.build(self.made_by, values)
-        except AugkitError:
+        except (AugkitError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
             raise PluginFailed(
-                f"plugin {self.name!r} of {self.distribution} refuses its options: {_cause(error)}"
+                f"plugin {self.name!r} of {self.distribution} refuses its options: {cause(error)}"
             ) from error
 
     @property
@@ -65,9 +68,11 @@ class Plugin:
         """Return what a classifier says of itself, for a listing; None where it does not."""
         try:
             found = self.made_by.about() if issubclass(self.made_by, Classifier) else None
-        except Exception:  # a listing goes on whatever a plugin does
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a listing goes on whatever a plugin does
             return None
-        return found if isinstance(found, About) else None
+        return found if _is_about(found) else None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -152,8 +157,8 @@ def registry() -> Registry:
 def load(points: Any, *, careful: bool = True) -> Registry:
     """Return the plugins behind these entry points, each loaded by itself.
 
-    What a plugin prints while it is loaded goes to stderr: stdout is for results. Packages of
-    others are left alone where AUGKIT_DISABLE_PLUGINS or AUGKIT_PLUGINS says so; a new one is
+    What a package changes for all while it is loaded is put back (`shielding`). Packages of others
+    are left alone where AUGKIT_DISABLE_PLUGINS or AUGKIT_PLUGINS says so; a new one is
     imported in a child process first. careful: False where this is a child that may end, and that
     was asked for these very packages.
     """
@@ -165,8 +170,8 @@ def load(points: Any, *, careful: bool = True) -> Registry:
         if point in barred:
             failures.append(Failure(point.name, _distribution(point)[0], barred[point]))
             continue
-        with contextlib.redirect_stdout(sys.stderr):
-            items = list(_load_one(point))
+        with shielded():
+            items = list(offered_by(point))
         for item in items:
             if isinstance(item, Failure):
                 failures.append(item)
@@ -219,27 +224,40 @@ def _taken(plugin: Plugin, first: Plugin) -> Failure:
     return Failure(plugin.name, plugin.distribution, error)
 
 
-def _load_one(point: EntryPoint) -> Iterator[Plugin | Failure]:
+def offered_by(point: EntryPoint) -> Iterator[Plugin | Failure]:
     """Yield what one entry point offers, or why it offers nothing."""
     name, version = _distribution(point)
     try:
         hooks = _hooks(point)
-    except (Exception, SystemExit) as error:
-        yield Failure(point.name, name, _cause(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        yield Failure(point.name, name, cause(error))
         return
     for kind in _HOOKS:
         try:
             classes = _offered(hooks, kind)
-        except (Exception, SystemExit) as error:
-            yield Failure(point.name, name, f"{_HOOKS[kind]}() failed: {_cause(error)}")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            yield Failure(point.name, name, f"{_HOOKS[kind]}() failed: {cause(error)}")
             continue
         for offered in classes:
-            wrong = _problems(offered, kind)
-            shown = getattr(offered, "name", None) or getattr(offered, "__name__", str(offered))
-            if wrong:
-                yield Failure(str(shown), name, "; ".join(wrong))
-            else:
-                yield Plugin(offered.name, kind, offered.family, name, version, offered)
+            try:
+                yield _judged(offered, kind, name, version)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # it raises when it is looked at
+                yield Failure(point.name, name, f"a class cannot be read: {cause(error)}")
+
+
+def _judged(offered: Any, kind: Kind, distribution: str, version: str) -> Plugin | Failure:
+    """Return what a class offers, or why it cannot be used."""
+    wrong = _problems(offered, kind)
+    if wrong:
+        shown = getattr(offered, "name", None) or getattr(offered, "__name__", str(offered))
+        return Failure(str(shown)[:_LONGEST_NAME], distribution, "; ".join(wrong))
+    return Plugin(offered.name, kind, offered.family, distribution, version, offered)
 
 
 def _hooks(point: EntryPoint) -> Any:
@@ -263,7 +281,7 @@ def _offered(hooks: Any, kind: Kind) -> list[Any]:
     if not returned or not isinstance(returned[0], (list, tuple)):
         what = type(returned[0]).__name__ if returned else "None"
         raise TypeError(f"returned {what} instead of a list of classes")
-    return list(returned[0])
+    return list(islice(returned[0], _MOST))
 
 
 def _problems(offered: Any, kind: Kind) -> list[str]:
@@ -272,8 +290,11 @@ def _problems(offered: Any, kind: Kind) -> list[str]:
     if not is_class or not issubclass(offered, _BASES[kind]):
         return [f"is no {kind}: {offered!r}"]
     found = []
-    if not isinstance(offered.name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", offered.name):
-        found.append(f"name {offered.name!r} is not lower-case letters, digits and hyphens")
+    name = offered.name
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        found.append(f"name {name!r} is not lower-case letters, digits and hyphens")
+    elif len(name) > _LONGEST_NAME:
+        found.append(f"name {name[:20]!r}... has {len(name)} letters, over {_LONGEST_NAME}")
     missing = sorted(getattr(offered, "__abstractmethods__", ()))
     if missing:
         found.append(f"does not define {', '.join(missing)}")
@@ -284,8 +305,8 @@ def _problems(offered: Any, kind: Kind) -> list[str]:
     try:
         found += [_typed(key) for key in options.names(offered) if key in _ATTRIBUTES]
         found += options.problems(offered)
-    except Exception as error:
-        found.append(f"options cannot be read: {_cause(error)}")
+    except (Exception, SystemExit) as error:
+        found.append(f"options cannot be read: {cause(error)}")
     return found
 
 
@@ -300,7 +321,10 @@ def _makes_images(offered: type) -> bool:
     )
 
 
-def _cause(error: BaseException) -> str:
-    """Return an exception on one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _is_about(found: object) -> bool:
+    """Return True for what a listing can show."""
+    if not isinstance(found, About):
+        return False
+    words = (found.input_size, found.weights, found.source, found.licence)
+    known = isinstance(found.parameters, int | None) and isinstance(found.here, bool | None)
+    return known and all(isinstance(word, str) for word in words)

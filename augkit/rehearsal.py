@@ -1,7 +1,7 @@
-"""A package of plugins that is new here is first imported in a child process.
+"""A package of plugins that is new here is first imported, and asked for them, in a child process.
 
-What exits at import, crashes the interpreter or never ends, does so there. A package that came
-through is noted by the hash of its RECORD and imported at once from then on.
+What exits, crashes the interpreter or never ends, at import or in a hook, does so there. A package
+that came through is noted by the hash of its RECORD and imported at once from then on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -20,6 +21,12 @@ from pathlib import Path
 from augkit.examined import examined
 from augkit.provenance import record_hash
 
+_THREAD = 77
+"""Exit status of a child in which a thread was left that every command would wait for."""
+_SHORT = 2.0
+"""Seconds that such a thread has to end."""
+_RULES = "with hooks"
+"""Changes whenever more is rehearsed: then packages that are known are so no longer."""
 PATIENCE = 60.0
 """Seconds that the modules of all new packages may take together."""
 
@@ -29,7 +36,7 @@ def rehearse(points: Sequence[EntryPoint], patience: float = PATIENCE) -> dict[E
     faults: dict[EntryPoint, str] = {}
     waiting = [point for point in points if _name(point) not in examined]
     while waiting:
-        done, ended = _import_in_child([point.module for point in waiting], patience)
+        done, ended = _load_in_child(waiting, patience)
         for point in waiting[:done]:
             examined.add(_name(point))
         if done < len(waiting):
@@ -41,7 +48,7 @@ def rehearse(points: Sequence[EntryPoint], patience: float = PATIENCE) -> dict[E
 def _name(point: EntryPoint) -> str:
     """Return what changes whenever a package does, or Python; of an editable one, its module."""
     dist = point.dist
-    about = [sys.version, sys.prefix, point.value, record_hash(dist) if dist else ""]
+    about = [_RULES, sys.version, sys.prefix, point.value, record_hash(dist) if dist else ""]
     with contextlib.suppress(ImportError, ValueError, OSError, AttributeError):
         spec = importlib.util.find_spec(point.module.split(".")[0])
         if spec is not None and spec.origin:
@@ -50,12 +57,12 @@ def _name(point: EntryPoint) -> str:
     return hashlib.sha256(repr(about).encode()).hexdigest()[:32]
 
 
-def _import_in_child(modules: Sequence[str], patience: float) -> tuple[int, str]:
-    """Return how many modules could be imported, or failed to be in an orderly way, in order.
+def _load_in_child(points: Sequence[EntryPoint], patience: float) -> tuple[int, str]:
+    """Return how many modules could be loaded, or failed to be in an orderly way, in order.
 
     And in words how the child ended where these are not all.
     """
-    asked = json.dumps({"path": sys.path, "modules": list(modules)})
+    asked = json.dumps([(point.name, point.value, point.group) for point in points])
     command = [sys.executable, "-P", "-B", "-c", f"import sys; sys.path = {sys.path!r}\n{_CHILD}"]
     try:
         child = subprocess.run(
@@ -69,6 +76,8 @@ def _import_in_child(modules: Sequence[str], patience: float) -> tuple[int, str]
     except subprocess.TimeoutExpired as late:
         return _count(late.stdout), f"has not ended after {patience:g} s"
     code = child.returncode
+    if code == _THREAD:
+        return _count(child.stdout), "leaves a thread behind that does not end"
     how = f"signal {-code}" if code < 0 else f"exit status {code}"
     return _count(child.stdout), f"ends the process with {how}"
 
@@ -81,12 +90,23 @@ def _count(said: bytes | None) -> int:
 
 
 def serve() -> None:
-    """Import the modules that stdin names, and write a line after each."""
+    """Load what the entry points offer that stdin names, and write a line after each."""
+    from augkit.registry import offered_by
+
     asked = json.load(sys.stdin)
     channel = os.dup(1)
     os.dup2(2, 1)  # what a plugin prints does not come between
-    for module in asked["modules"]:
-        with contextlib.suppress(Exception, SystemExit):  # `registry` says so itself
-            importlib.import_module(module)
+    for about in asked:
+        list(offered_by(EntryPoint(*about)))  # the parent will say itself what is wrong
+        _require_no_thread()
         os.write(channel, b"done\n")
     os._exit(0)  # whatever threads were started
+
+
+def _require_no_thread() -> None:
+    """End this process if a thread is left for which it would wait at its end."""
+    for thread in threading.enumerate():
+        if not (thread.daemon or thread is threading.main_thread()):
+            thread.join(_SHORT)
+            if thread.is_alive():
+                os._exit(_THREAD)

@@ -13,7 +13,7 @@ import numpy as np
 from augkit.errors import InputError, OptionError
 from augkit.interfaces import Augmenter, Progress, silent
 from augkit.making import check_pixels
-from augkit.plans import call
+from augkit.plans import call, environment_of
 from augkit.provenance import changed_code
 from augkit.recipes import installed_code, rebuild
 from augkit.store import DatasetStore, Run, Snapshot
@@ -113,7 +113,7 @@ def replay(
             progress("replay", done, len(chosen))
     if output is not None:
         _write(made[0], Path(output))
-    versions = _changed(found.environment, call(augmenter, "environment"))
+    versions = _changed(found.environment, environment_of(augmenter))
     others = changed_code(found.code, installed_code(found))
     params = snapshot.params(run)
     one = row is not None

@@ -7,15 +7,18 @@ import json
 import logging
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from augkit.errors import StoreError
+from augkit.errors import DamagedStore, StoreError
 from augkit.interfaces import Look
 from augkit.store import durable
+from augkit.store.entries import LARGEST_ENTRY
 from augkit.store.format import canonical, digest_of, signed, unsigned
+from augkit.store.plain import read_plain
 from augkit.store.standing import Guard
 
 log = logging.getLogger("augkit")
@@ -31,6 +34,21 @@ class Result:
     """At the validation part; none where the classifier does not tell."""
 
 
+def are_probabilities(found: np.ndarray) -> bool:
+    """Return True for numbers (N, K) of which each row sums to 1."""
+    if found.ndim != 2 or not np.isfinite(found).all() or (found < 0).any():
+        return False
+    return bool((abs(found.sum(axis=1, dtype=np.float64) - 1) <= 1e-4).all())
+
+
+def _look(step: Any, train_loss: Any, validation_loss: Any) -> Look:
+    """Return a look. Raises ValueError or the like for what is none."""
+    look = Look(int(step), float(train_loss), float(validation_loss))
+    if not (isfinite(look.train_loss) and isfinite(look.validation_loss)):
+        raise ValueError("a loss is no number")
+    return look
+
+
 @dataclass(frozen=True)
 class Results:
     """A folder with one JSON file a task; deleting it costs time and nothing else."""
@@ -43,10 +61,11 @@ class Results:
         """Return the outcome of a task; None if not computed yet."""
         found = self._read(task)
         try:
-            looks = tuple(Look(*look) for look in found.get("looks", ()))
-            return Result(np.array(found["probabilities"], np.float32), looks)
-        except (ValueError, KeyError, TypeError):
+            looks = tuple(_look(*look) for look in found.get("looks", ()))
+            probabilities = np.array(found["probabilities"], np.float32)
+        except (ValueError, KeyError, TypeError, OverflowError):
             return None
+        return Result(probabilities, looks) if are_probabilities(probabilities) else None
 
     def write(self, task: dict[str, Any], result: Result) -> None:
         """Keep the outcome of a task. Raises StoreError if the disk refuses."""
@@ -71,9 +90,11 @@ class Results:
     def _read(self, task: dict[str, Any]) -> dict[str, Any]:
         """Return what the file of a task holds; nothing if it is absent, damaged or changed."""
         try:
-            found = unsigned(json.loads(self._path(task).read_bytes()))
+            found = unsigned(json.loads(read_plain(self._path(task), LARGEST_ENTRY)))
             return found if found and found["task"] == task else {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, DamagedStore, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+        except RecursionError:  # made to do harm
             return {}
 
     def _write(self, task: dict[str, Any], fields: dict[str, Any]) -> None:

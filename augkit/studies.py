@@ -487,7 +487,10 @@ def _mark(trial: Trial, failed: Mapping[str, str]) -> None:
 def _seconds_of_fit(snapshot: Snapshot, run: Run) -> float:
     """Return how long the model of a run took; 0 where nobody noted it."""
     details = snapshot.model(run.model).details if run.model else {}
-    return float(details.get("wall_seconds") or 0.0)
+    seconds = details.get("wall_seconds")
+    if isinstance(seconds, int | float) and 0 <= seconds < float("inf"):
+        return float(seconds)
+    return 0.0  # a plugin, or a stranger, may note anything
 
 
 def _command(asked: Design | str | Path) -> str:

@@ -71,6 +71,11 @@ class StoreInfo:
                 f"{counted(len(real['conflicts']), 'image')} left out, with relatives of another "
                 "class (info --rows FILE.csv names them; ingest --conflicts keep takes them in)"
             )
+            if len(real["conflicts"]) > MANY * real["rows"]:
+                lines.append(
+                    "so many are seldom wrong labels: ingest SOURCE --review pairs.html shows what "
+                    "may not be related at all, and --decisions takes your word for it"
+                )
         lines += _given_in_words(real.get("given"))
         if real["decisions"]:
             words = Counter(each["decision"] for each in real["decisions"])
@@ -232,6 +237,8 @@ def _runs(snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
+MANY = 0.1
+"""A share of images left out over which what relates them is to be looked at."""
 DISAGREEMENT = (0.04, 0.15)
 """The shares of images on which two arms are assumed to disagree: arms much alike, and less so."""
 

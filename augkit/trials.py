@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite
 from typing import Any
 
@@ -30,7 +30,7 @@ from augkit.arms import (
     twin,
 )
 from augkit.budgeting import LIMIT, Budget, Work, cut_to_fit, in_words, part_of, seconds
-from augkit.errors import AugkitError, PluginFailed, TrainingFailed
+from augkit.errors import AugkitError, PluginFailed, TrainingFailed, cause
 from augkit.features import FeatureCache
 from augkit.given import GivenSplit
 from augkit.interfaces import (
@@ -48,7 +48,7 @@ from augkit.outcome import HEADLINE, Arm, Evaluation
 from augkit.partitions import Partition, Protocol
 from augkit.plans import call
 from augkit.registry import Plugin
-from augkit.results import Result, Results
+from augkit.results import Result, Results, are_probabilities
 from augkit.scoring import Estimate as Scored
 from augkit.scoring import Fit, Measured, Tested, curves, estimates, measure, within
 from augkit.store import DatasetStore, Snapshot
@@ -138,7 +138,7 @@ class Trial:
         guard = self.store.standing(self.snapshot).held
         self.results = Results(self.store.side_folder("results"), guard)
         self.cache = FeatureCache(self.store.side_folder("cache"), guard=guard)
-        self.provenance = self.classifier.provenance()
+        self.provenance = _told(self.classifier, "provenance", _is_provenance)
         self.parts = [self._parts(partition) for partition in self.plan.partitions]
         self._found: dict[str, Result] = {}
         self.slow = False
@@ -205,21 +205,25 @@ class Trial:
         """Return the outcome of one fit, from the results if it is there already."""
         identity = self._identity(task)
         name = digest_of(identity)
-        found = self._known(name, identity)
+        found = self._known(task, name, identity)
         if found is None:
             found = self._found[name] = self._compute(task)
             self.results.write(identity, found)
             self.computed += 1
         return Fit(task.number, task.seed, found.probabilities, found.looks)
 
-    def _known(self, name: str, identity: dict[str, Any]) -> Result | None:
+    def _known(self, task: Task, name: str, identity: dict[str, Any]) -> Result | None:
         """Return the outcome of a fit, if it is there; a result is read once."""
         if name not in self._found:
             found = self.results.read(identity)
-            if found is None:
+            if found is None or found.probabilities.shape != self._shape_of(task):
                 return None
             self._found[name] = found
         return self._found[name]
+
+    def _shape_of(self, task: Task) -> tuple[int, int]:
+        """Return how many test images and classes a fit gives probabilities for."""
+        return len(self.parts[task.number][2]), len(self.snapshot.classes)
 
     def name_of(self, task: Task) -> str:
         """Return what names a fit; two of the same name have the same outcome."""
@@ -228,7 +232,7 @@ class Trial:
     def is_done(self, task: Task) -> bool:
         """Return True if the outcome of a fit is there already."""
         identity = self._identity(task)
-        return self._known(digest_of(identity), identity) is not None
+        return self._known(task, digest_of(identity), identity) is not None
 
     # -- outcome -------------------------------------------------------------------------------
 
@@ -303,7 +307,7 @@ class Trial:
             looks=longest.looks if longest else None,
             weights=self.provenance.get("weights"),
             reduced=self.budget.reduced,
-            caveat=self.classifier.caveat(),
+            caveat=caveat(self.classifier),
         )
 
     def _arms(self) -> list[Arm]:
@@ -450,7 +454,7 @@ class Trial:
         """Return the fits that are to be computed; one that two arms share counts once."""
         identities = [self._identity(task) for task in tasks]
         distinct = {digest_of(i): (t, i) for t, i in zip(tasks, identities, strict=True)}
-        return [task for name, (task, i) in distinct.items() if self._known(name, i) is None]
+        return [t for name, (t, i) in distinct.items() if self._known(t, name, i) is None]
 
     @property
     def _unlimited(self) -> bool:
@@ -476,9 +480,9 @@ class Trial:
 
     def _schedule(self, n_real: int, largest: int, own: int) -> Schedule | None:
         """Return what all arms share; the paper lets each arm pass equally often over its own."""
-        if self.how.paper:
-            return self.classifier.schedule(own, own, equal_epochs=True)
-        return self.classifier.schedule(n_real, largest)
+        given = (own, own) if self.how.paper else (n_real, largest)
+        asked = partial(_told, self.classifier, "schedule", _is_schedule, *given)
+        return asked(equal_epochs=True) if self.how.paper else asked()
 
     def _works(self, tasks: Sequence[Task], left: Sequence[Task]) -> Iterator[Work]:
         """Yield what is left for each distinct arm under each partition."""
@@ -494,7 +498,7 @@ class Trial:
             yield Work(open_, len(validation), len(test), task.schedule)
 
     def _cost(self, task: Task) -> Cost | None:
-        return call(self.classifier, "cost", task.train, self._context(task))
+        return _told(self.classifier, "cost", _is_cost, task.train, self._context(task))
 
     def _seconds_of_features(self, cost: Cost, left: Sequence[Task]) -> float:
         """Return how long the features take that are not known yet, each image counted once."""
@@ -542,7 +546,7 @@ class Trial:
         """Return the options that decide an outcome; weights by their content, not their place."""
         counts = option_tools.values(self.classifier) | self.provenance
         if "sha256" in counts:
-            del counts["weights"]
+            counts.pop("weights", None)
         return counts
 
     def _context(self, task: Task) -> Context:
@@ -598,15 +602,13 @@ class Trial:
             looks = _checked_looks(classifier.history(), self.plugin.name)
         except TrainingFailed as error:
             raise TrainingFailed(f"{self.plugin.name} on {where}: {error}") from error
-        except AugkitError:
+        except (AugkitError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
             raise PluginFailed(
-                f"classifier {self.plugin.name!r} failed on {where}: "
-                f"{type(error).__name__}: {error}"
+                f"classifier {self.plugin.name!r} failed on {where}: {cause(error)}"
             ) from error
-        shape = (len(test), len(self.snapshot.classes))
-        return Result(_checked(found, shape, self.plugin.name), looks)
+        return Result(_checked(found, self._shape_of(task), self.plugin.name), looks)
 
     def _warnings(self) -> tuple[str, ...]:
         """Return what is weak about this protocol, for everybody who reads the numbers."""
@@ -658,17 +660,63 @@ class Trial:
         return notes
 
 
+def caveat(classifier: Classifier) -> str:
+    """Return what everybody who reads the numbers must know; empty: nothing."""
+    return str(_told(classifier, "caveat", lambda said: isinstance(said, str)))
+
+
+def _told(
+    classifier: Classifier,
+    method: str,
+    fits: Callable[[Any], bool],
+    *arguments: Any,
+    **named: Any,
+) -> Any:
+    """Return what a classifier says of itself. Raises PluginFailed where that is something else."""
+    found = call(classifier, method, *arguments, **named)
+    if not fits(found):
+        raise PluginFailed(
+            f"classifier {classifier.name!r}: {method}() returned {found!r:.80}, which the "
+            "contract does not know"
+        )
+    return found
+
+
+def _is_provenance(said: Any) -> bool:
+    return isinstance(said, dict) and all(
+        isinstance(k, str) and isinstance(v, str) for k, v in said.items()
+    )
+
+
+def _is_schedule(said: Any) -> bool:
+    if said is None:
+        return True
+    counts = [said.steps, said.looks] if isinstance(said, Schedule) else []
+    return bool(counts) and all(isinstance(n, int) and n > 0 for n in counts)
+
+
+def _is_cost(said: Any) -> bool:
+    """Return True for None, or for seconds that can be counted with."""
+    if not isinstance(said, Cost):
+        return said is None
+    parts = [said.setup, said.step, said.look, said.image, *said.features.values()]
+    return all(isinstance(n, int | float) and isfinite(n) and n >= 0 for n in parts)
+
+
 def _checked(found: Any, shape: tuple[int, int], name: str) -> np.ndarray:
     """Return probabilities as float32. Raises PluginFailed where they are none."""
     if not isinstance(found, np.ndarray) or found.shape != shape:
         got = getattr(found, "shape", type(found).__name__)
         raise PluginFailed(f"classifier {name!r}: predict_proba() returned {got}, not {shape}")
-    total = found.sum(axis=1, dtype=np.float64)
-    if not np.isfinite(found).all() or (found < 0).any() or (abs(total - 1) > 1e-4).any():
+    if found.dtype.kind not in "fiub":
+        raise PluginFailed(
+            f"classifier {name!r}: predict_proba() returned {found.dtype}, not probabilities"
+        )
+    if not are_probabilities(found):
         raise PluginFailed(
             f"classifier {name!r}: predict_proba() returned rows that are no probabilities"
         )
-    return found.astype(np.float32)
+    return np.array(found, np.float32)
 
 
 def _checked_looks(found: Any, name: str) -> tuple[Look, ...]:

@@ -8,8 +8,9 @@ besides those that BUSI has itself, which count for nobody. Ours, pHash (imageha
 plain correlation over all shifts (96 x 96, all pairs) look for them; each peer gets the threshold
 at which it calls one in 10,000 pairs of strangers relatives. Then, if asked,
 ours alone among many images, of which each tenth is a changed copy of another, in a process of its
-own, with its peak memory. Without BUSI, phantoms stand in. BUSI is sought in $AUGKIT_DATA, by
-default shared/data beside the checkout.
+own, with its peak memory. The others are woven of two scans of BUSI each, so that many share a part
+of a scan: those found besides are counted apart from strangers. Without BUSI, phantoms stand in.
+BUSI is sought in $AUGKIT_DATA, by default shared/data beside the checkout.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def main() -> None:
     print("; ".join(f"{key} {value}" for key, value in runner.machine().items()))
     rows = list(compared())
     if options.large:
-        rows.append(alone(options.large))
+        rows += alone(options.large)
     if options.csv is not None:
         runner.append(options.csv, rows)
 
@@ -228,35 +229,53 @@ def by_correlation(images: np.ndarray) -> Scores:
     return scores
 
 
-def alone(n: int) -> dict[str, object]:
-    """Return the row of ours among n images, measured in a process of its own."""
+def alone(n: int) -> list[dict[str, object]]:
+    """Return the rows of ours among n images, measured in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(among, (n,))
 
 
-def among(n: int) -> dict[str, object]:
+def among(n: int) -> list[dict[str, object]]:
     """Search among n images made one block at a time, so that no more than the traces are held."""
     rng = np.random.default_rng(1)
     base = [stored(image)[..., 0] for image in [*sources(390), *sources(390, 1)]]
     names, traces = list(CHANGES), Traces(n)
     spent = {"cpu": 0.0, "wall": 0.0}
     planted: list[tuple[int, int]] = []
+    woven: list[set[int]] = []
     block: list[np.ndarray] = []
     for i in range(n):
         if i % 10 == 9:
             block.append(stored(CHANGES[names[i // 10 % len(names)]](block[-1][..., 0], rng)))
             planted.append((i - 1, i))
+            woven.append(woven[-1])
         else:
-            block.append(stored(unlike(base, rng)))
+            image, parents = unlike(base, rng)
+            block.append(stored(image))
+            woven.append(parents)
         if len(block) == 160 or i == n - 1:
             clocked(spent, partial(traces.add, np.stack(block)))
             block = []
     found = clocked(spent, lambda: related_pairs(traces))
     pairs = set(zip(found.first.tolist(), found.second.tolist(), strict=True))
-    hits = sum(pair in pairs for pair in planted)
-    made = row("augkit", "all changes", len(planted), hits, spent["cpu"], spent["wall"], n)
-    return made | {"pairs_found": len(pairs), "peak_mb": round(peak_mb())}
+    cost = (spent["cpu"], spent["wall"], n)
+    hits = pairs & set(planted)
+    sharing = {(a, b) for a, b in pairs - hits if woven[a] & woven[b]}
+    holders = np.bincount([scan for each in woven for scan in each])
+    n_sharing = int((holders * (holders - 1) // 2).sum()) - 2 * len(planted)
+    made = row("augkit", "all changes", len(planted), len(hits), *cost)
+    return [
+        made | {"pairs_found": len(pairs), "peak_mb": round(peak_mb())},
+        row("augkit", "woven of one scan, called relatives", n_sharing, len(sharing), *cost),
+        row(
+            "augkit",
+            "strangers called relatives",
+            count_pairs(n) - n_sharing - len(planted),
+            len(pairs - hits - sharing),
+            *cost,
+        ),
+    ]
 
 
 def peak_mb() -> float:
@@ -265,15 +284,16 @@ def peak_mb() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def unlike(base: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Return an image that is related to no other: two of the base woven together anew."""
-    a, b = (base[i] for i in rng.choice(len(base), 2, replace=False))
+def unlike(base: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, set[int]]:
+    """Return two of the base woven together anew, and which: seldom like another such image."""
+    parents = rng.choice(len(base), 2, replace=False).tolist()
+    a, b = (base[i] for i in parents)
     noise = rng.normal(size=a.shape).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), 2.0)
     grain = smooth / smooth.std() * 0.5 + 1
     warped = cv2.resize(np.roll(b, rng.integers(-90, 90), axis=1), (WIDTH, HEIGHT))
     mask = cv2.GaussianBlur(rng.normal(size=a.shape).astype(np.float32), (0, 0), 14) > 0
-    return np.clip(np.where(mask, a, warped) * grain, 0, 255).astype(np.uint8)
+    return np.clip(np.where(mask, a, warped) * grain, 0, 255).astype(np.uint8), set(parents)
 
 
 def clocked(spent: dict[str, float], work: Callable[[], T]) -> T:

@@ -2,6 +2,8 @@
 
     python -m benchmarks.bench_scaling --csv benchmarks/results/scaling.csv \
         --plot docs/images/scaling.png
+    python -m benchmarks.bench_scaling --of real --rows 1000 100000 \
+        --csv benchmarks/results/scaling.csv
 
 A store of 300 synthetic real images of 192x160 in two classes, and one run of flip, brightness,
 scale and zoom with 1,000, 10,000 or 100,000 rows; each command is a process of its own, as from a
@@ -10,6 +12,10 @@ batches of 64, as training does. The largest store has 3 GB, and is made in the 
 $AUGKIT_BENCH_FOLDER names, by default the usual one for temporary files.
 
 A line of cost that grows with rows has a slope of 1 in the plot; memory that does not is level.
+
+`--of real` makes the real images many: 1,000 or 100,000 of 32x32 in three classes, as an NPZ file
+and as a folder of PNG files, and a flip of each training image. Its commands are called `real: ...`
+in the CSV file, and are not drawn.
 """
 
 from __future__ import annotations
@@ -31,6 +37,8 @@ from benchmarks import runner
 
 REAL, HEIGHT, WIDTH = 300, 160, 192
 RUN = "made"
+MANY = "real: "
+"""What the names of commands begin with where real images are many."""
 READ = """
 import numpy as np, augkit as ak
 train = ak.open({store!r}).snapshot().training(ak.HOLDOUT, [{run!r}])
@@ -72,6 +80,63 @@ def commands(folder: Path, rows: int) -> Iterator[tuple[str, list[str]]]:
     yield "evaluate linear", [*AUGKIT, "evaluate", "--classifier", "linear", *how]
 
 
+def commands_of_real(folder: Path, rows: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the same where real images are many; `begin_many` has written them."""
+    store = ["--store", str(folder / "many.store")]
+    alone = ["--no-find-relatives", "--workers", "1"]
+    key = "many/train/000000"
+    yield "ingest npz", ["ingest", str(folder / "many.npz"), *alone, *store]
+    other = ["--store", str(folder / "files.store")]
+    yield "ingest folder", ["ingest", str(folder / "files"), *alone, *other]
+    yield "info --rows", ["info", "--rows", str(folder / "rows.csv"), *store]
+    made = ["--plugin", "flip", "--run", RUN]
+    yield "augment", ["augment", *made, "--workers", "1", *store]
+    for layout in ("imagefolder", "huggingface", "webdataset", "npz"):
+        what = ["--format", layout, "--arms", "all", "--parts", "train,validation,test"]
+        yield f"export {layout}", ["export", str(folder / layout), *what, *store]
+    for layout in ("huggingface", "webdataset", "npz"):
+        back = ["--store", str(folder / f"{layout}.store")]
+        yield f"ingest export {layout}", ["ingest", str(folder / layout), *alone, *back]
+    yield "quality", ["quality", "--run", RUN, "--n", "100", *store]
+    yield "preview", ["preview", "--output", str(folder / "p.png"), *store]
+    parent = ["--parent", key, "--output", str(folder / "q.png")]
+    yield "preview --parent", ["preview", *parent, *store]
+    yield "verify", ["verify", *store]
+    yield "replay", ["replay", "--run", RUN, *store]
+    yield "pack", ["pack", str(folder / "many.h5"), *store]
+    yield "unpack", ["unpack", str(folder / "many.h5"), str(folder / "back.store")]
+    how = ["--split", "70/15/15", "--arms", "real", *store]
+    yield "evaluate linear", ["evaluate", "--classifier", "linear", *how]
+    yield "report", ["report", "--output", str(folder / "report"), *store]
+    yield "purge", ["purge", "--key", key, *store]
+    yield "retract", ["retract", RUN, "--store", str(folder / "back.store")]
+
+
+def begin_many(folder: Path, rows: int, *, files: bool) -> None:
+    """Write so many small images of three classes, as an NPZ file and, if wanted, as PNG files."""
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    rng, labels = np.random.default_rng(0), np.arange(rows) % 3
+    images = np.empty((rows, 32, 32), np.uint8)
+    for i, label in enumerate(labels):
+        total = np.full((32, 32), 128, np.float32)
+        for octave in (1, 2, 3, 4, 5):
+            noise = rng.normal(0, 1, (2**octave + 1, 2**octave + 1)).astype(np.float32)
+            total += 30 / (octave + 0.5 * label) * cv2.resize(noise, (32, 32))
+        images[i] = np.clip(total, 0, 255)
+    names = np.array(["a", "b", "c"])
+    np.savez(folder / "many.npz", train_images=images, train_labels=labels[:, None], classes=names)
+    if not files:
+        return
+    for name in names:
+        (folder / "files" / name).mkdir(parents=True)
+    for i, label in enumerate(labels):
+        path = folder / "files" / names[label] / f"{i:06}.png"
+        Image.fromarray(images[i]).save(path, compress_level=1)
+
+
 def begin(folder: Path) -> None:
     """Make the store of real images, which are noise blurred to the grain of ultrasound."""
     import numpy as np
@@ -101,20 +166,29 @@ def cost(command: Sequence[str]) -> Cost:
     return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def measure(rows: int, repeats: int, only: Sequence[str]) -> dict[str, list[Cost]]:
+def lines(of: str, folder: Path, rows: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name of each command and the whole of its line."""
+    if of == "run":
+        yield from commands(folder, rows)
+    else:
+        for name, words in commands_of_real(folder, rows):
+            yield f"{MANY}{name}", [*AUGKIT, *words]
+
+
+def measure(of: str, rows: int, repeats: int, only: Sequence[str]) -> dict[str, list[Cost]]:
     """Return the costs of each command, or of some, on a store of so many rows."""
     found: dict[str, list[Cost]] = {}
     place = os.environ.get("AUGKIT_BENCH_FOLDER")
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(dir=place) as name:
             # Not here: a process begins with the peak memory of the one that started it.
-            subprocess.run(
-                [sys.executable, "-m", "benchmarks.bench_scaling", "--begin", name], check=True
-            )
-            for command, line in commands(Path(name), rows):
+            begun = ["--begin", name, "--of", of, "--rows", str(rows), "--only", *only]
+            subprocess.run([sys.executable, "-m", "benchmarks.bench_scaling", *begun], check=True)
+            for command, line in lines(of, Path(name), rows):
                 if only and command not in (*only, "augment"):
                     continue
                 found.setdefault(command, []).append(cost(line))
+                print(f"{command}: {found[command][-1].wall_s:.0f} s", file=sys.stderr, flush=True)
                 shutil.rmtree(Path(name) / "export-npz", ignore_errors=True)
     return found
 
@@ -149,15 +223,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, help="draw what the CSV file has into this PNG file")
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--repeats", type=int, default=1, help="medians over so many (default: 1)")
+    parser.add_argument("--of", choices=["run", "real"], default="run", help="what is many")
     parser.add_argument("--begin", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="*", default=[], help="these commands, and augment")
     options = parser.parse_args(argv)
     if options.begin:
-        begin(options.begin)
+        if options.of == "run":
+            begin(options.begin)
+        else:
+            files = not options.only or f"{MANY}ingest folder" in options.only
+            begin_many(options.begin, *options.rows, files=files)
         return
-    print(f"{'command':20} {'rows':>8} {'wall s':>9} {'cpu s':>9} {'peak MB':>9}")
+    print(f"{'command':28} {'rows':>8} {'wall s':>9} {'cpu s':>9} {'peak MB':>9}")
     for rows in options.rows:
-        measured = measure(rows, options.repeats, options.only)
+        measured = measure(options.of, rows, options.repeats, options.only)
         middle_of: dict[str, Cost] = {}
         for name, costs in measured.items():
             middle = Cost(
@@ -165,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             middle_of[name] = middle
             print(
-                f"{name:20} {rows:8} {middle.wall_s:9.2f} {middle.cpu_s:9.2f} {middle.peak_mb:9.0f}"
+                f"{name:28} {rows:8} {middle.wall_s:9.2f} {middle.cpu_s:9.2f} {middle.peak_mb:9.0f}"
             )
         if options.csv:
             runner.append(options.csv, [columns(n, rows, c) for n, c in middle_of.items()])
@@ -174,13 +253,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def newest(path: Path) -> dict[tuple[str, int], Cost]:
-    """Return the last cost that a CSV file has of each command and number of rows."""
+    """Return the last cost of each command and number of rows, those of many real images aside."""
     with path.open(encoding="utf-8", newline="") as file:
         return {
             (row["command"], int(row["rows"])): Cost(
                 float(row["wall_s"]), float(row["cpu_s"]), float(row["peak_mb"])
             )
             for row in csv.DictReader(file)
+            if not row["command"].startswith(MANY)
         }
 
 

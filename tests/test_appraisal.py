@@ -64,6 +64,9 @@ def test_what_there_is_not_is_null_in_json(tmp_path):
     assert found["images"]["validation"] < 8
     assert found["measures"]["recall"]["made"] == {"value": None, "low": None, "high": None}
     assert "too few images" in str(result)
+    few = "too few to say whether they look real or show the variety of real images"
+    assert all(few in sentence for sentence in result.sentences.values())
+    assert "nothing is wrong" not in str(result)
 
 
 def test_the_frame_has_a_row_for_each_class_and_measure(judged):
@@ -123,6 +126,21 @@ def test_copies_are_counted_and_named(tmp_path, monkeypatch):
             in (found.sentences[each.name])
         )
     assert len(found.sheets) == 2 and all(Path(p).exists() for p in found.sheets)
+
+
+def test_a_class_that_came_later_has_no_copies_in_a_run_from_before(tmp_path, monkeypatch):
+    offer(monkeypatch, Mean)
+    store = toy_store(tmp_path / "a.store", 20, classes=TWO)
+    ak.augment(store, "mean", n=4)
+    ak.ingest_arrays(
+        store,
+        [images(20, seed=7)],
+        ["third"] * 20,
+        keys=[f"third/{i}.png" for i in range(20)],
+        find_relatives=False,
+    )
+    found = ak.quality(store, "mean", **QUICK)
+    assert [each.name for each in found.classes if each.copies is None] == ["third"]
 
 
 def test_what_does_not_look_real_is_said(tmp_path, monkeypatch):

@@ -165,6 +165,7 @@ BAD_STORES = [
     ("--store future.store", "future.store", "format version 99", "use the augkit that wrote it"),
     ("--store notes.txt", "notes.txt is no augkit store"),
     ("--store empty", "empty is no augkit store"),
+    (f"--store {'a' * 5000}", "aaa...: the name is too long; give a shorter one"),
 ]
 
 
@@ -217,6 +218,8 @@ BAD_AUGMENTS = [
     ("--plugin flip -o strength=2", "no option 'strength'", "flip: none"),
     ("--plugin zoom --n 0", "n is 0; it must be at least 1"),
     ("--plugin zoom --n -4", "n is -4; it must be at least 1"),
+    ("--plugin zoom --n 1000000000000", "n is 1000000000000", "at most 100000000"),
+    (f"--plugin {'+'.join(['flip'] * 120)}", "could not be read again", "take shorter names"),
     ("--plugin zoom --n many", "'many'", "integer", "augkit augment --help"),
     ("--plugin zoom --total 0", "total is 0; it must be at least 1"),
     ("--plugin zoom --n 1 --total 2", "--n", "--total", "not both"),
@@ -230,6 +233,7 @@ BAD_AUGMENTS = [
     ("--plugin zoom --budget 30m", "zoom learn nothing: --budget is for plugins that do"),
     ("--plugin zoom --reject-copies", "zoom learn nothing: --reject-copies is for plugins that do"),
     ("--plugin zoom --workers 0", "workers is 0; it must be at least 1"),
+    ("--plugin zoom --workers 1000000000", "workers is 1000000000", "at most 2048"),
     ("", "missing option '--plugin'", "augkit augment --help"),
 ]  # fmt: skip
 
@@ -256,6 +260,7 @@ BAD_EVALUATIONS = [
     ("--classifier linear --folds five", "'five'", "integer"),
     ("--classifier linear --folds 5 --split 70/15/15", "--split or --folds, not both"),
     ("--classifier linear --repeats 0", "repeats is 0; it must be at least 1"),
+    ("--classifier linear --repeats 1000000000", "repeats is 1000000000", "at most 1000"),
     ("--classifier linear --seeds 0", "seeds is 0; it must be at least 1"),
     ("--classifier linear --arms real,rotate", "no arm 'rotate'", "real, traditional, all, flip"),
     ("--classifier linear --real-share 0", "real share is 0.0", "at most 1"),

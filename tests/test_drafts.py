@@ -1,5 +1,7 @@
 """Drafts: a run of a model that is killed goes on with the blocks that it had made."""
 
+import hashlib
+import io
 import os
 import signal
 from collections.abc import Iterator
@@ -59,6 +61,26 @@ def test_a_flipped_byte_ends_the_draft_before_its_block(path):
         assert kept(path) == [0]
 
 
+def compressed(block: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **block)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", b"PK\5\6" + bytes(18), compressed({"images": np.zeros(10**7)})],
+    ids=["empty", "text", "no arrays", "bomb"],
+)
+def test_a_record_that_somebody_else_wrote_ends_the_draft(path, content):
+    """Its digest fits; the block of no arrays is one that fits no run."""
+    head = len(content).to_bytes(8, "little") + hashlib.sha256(content).digest()
+    path.write_bytes(path.read_bytes() + head + content)
+    with Draft(path) as draft:
+        found = list(draft.read(lambda block: "images" in block))
+    assert len(found) == 4
+
+
 def test_what_is_made_again_follows_what_is_whole(path):
     path.write_bytes(path.read_bytes()[:-1])
     with Draft(path) as draft:
@@ -73,6 +95,17 @@ def test_two_commands_do_not_write_into_one_draft(path):
         second.keep(BLOCKS[0])
         assert len(list(first.read())) == 4
     assert kept(path) == [0, 1, 2, 3]
+
+
+def test_a_draft_with_another_name_elsewhere_is_neither_read_nor_written(path):
+    outside = path.parent.parent / "letter.txt"
+    outside.write_text("mine")
+    path.unlink()
+    os.link(outside, path)
+    with Draft(path) as draft:
+        assert list(draft.read()) == []
+        draft.keep(BLOCKS[0])
+    assert outside.read_text() == "mine"
 
 
 def test_without_a_place_nothing_is_kept():
@@ -155,3 +188,35 @@ def test_a_killed_run_repeats_one_block_at_the_most(tmp_path, applied, form, rej
     assert a.run("parrot").memorisation == b.run("parrot").memorisation
     assert not draft.exists(), "what is committed has no draft"
     assert ak.verify(store).sound
+
+
+LIES = {
+    "another size": lambda b: {**b, "images": b["images"][:, 1:]},
+    "another type": lambda b: {**b, "images": b["images"].astype(np.float32)},
+    "no such image": lambda b: {**b, "index": b["index"] + 10**6},
+    "another plan": lambda b: {**b, "params": np.zeros(len(b["index"]))},
+    "no number": lambda b: {**b, "score": np.full_like(b["score"], np.nan)},
+    "more rows": lambda b: {k: np.concatenate([v] * 9) if v.ndim else v for k, v in b.items()},
+    "no rows": lambda b: {k: v[:0] if v.ndim else v for k, v in b.items()},
+    "no images": lambda b: {"index": b["index"]},
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_blocks_that_are_none_of_this_run_are_made_anew(tmp_path, applied):
+    store = store_in(tmp_path / "a", "a.store")
+    kill(store, False, 4, applied)
+    (draft,) = store.side_folder("training").rglob(f"*{SUFFIX}")
+    with Draft(draft) as opened:
+        blocks = list(opened.read())
+    whole = augment(store, False).run
+    expected = store.snapshot().inspect(whole)[:]
+    for lie in LIES.values():
+        ak.retract(store, whole)
+        draft.unlink(missing_ok=True)
+        with Draft(draft) as opened:
+            for block in blocks[:-1]:
+                opened.keep(block)
+            opened.keep(lie(blocks[-1]))
+        assert augment(store, False).made
+        np.testing.assert_array_equal(store.snapshot().inspect(whole)[:], expected)

@@ -143,6 +143,28 @@ def test_the_same_field_of_view_does_not_relate_images(unrelated):
     assert len(related_pairs(fingerprints(images))) == 0
 
 
+def faint(seed):
+    """Return a bright image of little contrast, uint8 (height, width)."""
+    rng = np.random.default_rng(seed)
+    fine = gaussian_filter(rng.normal(size=(HEIGHT, WIDTH)), (1.0, 1.6))
+    return np.clip(170 + 16 * fine / fine.std(), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("degrees", [2, 4, -6])
+def test_the_black_wedges_of_turned_images_relate_nobody(degrees):
+    turned = [Image.fromarray(faint(seed)).rotate(degrees, Image.BICUBIC) for seed in range(16)]
+    images = np.stack([np.asarray(image) for image in turned])[..., None]
+    assert len(related_pairs(fingerprints(images))) == 0
+
+
+def test_images_that_are_mostly_black_are_not_relatives_by_chance():
+    images = np.stack([speckle(seed) for seed in range(300, 360)])
+    images[:, HEIGHT // 3 :] = 0
+    copy = np.clip(images[:1] * 0.8, 0, 255).astype(np.uint8)
+    pairs = related_pairs(fingerprints(np.concatenate([images, copy])))
+    assert pair_set(pairs) == {(0, len(images))}
+
+
 def test_constant_images_have_zero_prints_and_no_relatives():
     levels = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     images = np.concatenate([np.tile(levels, (1, 40, 48, 1)), speckle(0, 40, 48)[None]])
@@ -329,7 +351,7 @@ def test_the_shortlist_finds_what_comparing_all_pairs_finds(traced):
     traces = among(traced, *copies)
     all_, listed = related_pairs(traces), related_pairs(traces, many=0)
     assert len(all_) == 5 and pair_set(all_) == pair_set(listed)
-    np.testing.assert_allclose(all_.score, listed.score, atol=1e-5)
+    np.testing.assert_allclose(all_.score, listed.score, atol=1e-3)
 
 
 @pytest.mark.parametrize("many", [0, 10_000])
@@ -365,7 +387,7 @@ def test_traces_do_not_depend_on_how_images_come(unrelated):
     whole, single = Traces.of(unrelated[:5]), Traces(5)
     for image in unrelated[:5]:
         single.add(image[None], workers=1)
-    np.testing.assert_array_equal(whole.prints, single.prints)
+    np.testing.assert_array_equal(whole.prints[:], single.prints[:])
     np.testing.assert_array_equal(whole.outlines, single.outlines)
     np.testing.assert_array_equal(whole.keypoints.descriptors, single.keypoints.descriptors)
 

@@ -1,4 +1,6 @@
+import asyncio
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,9 +11,10 @@ from toys import CLASSES, offer, toy_store
 
 import augkit as ak
 from augkit.errors import LineageError, OptionError, PluginFailed, StoreError
-from augkit.interfaces import Augmenter, Classifier, Context, Samples
+from augkit.interfaces import Augmenter, Classifier, Context, Samples, Schedule
 from augkit.partitions import HOLDOUT, k_fold
 from augkit.store import DatasetStore
+from augkit.store.format import canonical, signed
 
 
 @dataclass
@@ -309,6 +312,75 @@ def test_a_classifier_that_fails_names_the_cell(
         PluginFailed, match=r"'crash' failed on arm 'real', 70/15/15, seed 0: ZeroDivisionError: oh"
     ):
         ak.evaluate(store, "crash")
+
+
+MANNERS = {
+    "exits": ("fit", SystemExit(0), r"failed on arm 'real', .*: SystemExit: 0"),
+    "is cancelled": ("fit", asyncio.CancelledError(), "failed on arm 'real', .*: CancelledError"),
+    "many lines": ("fit", ValueError("a\nb"), "ValueError: a b$"),
+    "no settling": ("settle", None, r"settle\(\) returned NoneType, not a plugin"),
+    "no provenance": ("provenance", None, r"provenance\(\) returned None"),
+    "numbers": ("provenance", {"weights": 7}, r"provenance\(\) returned {'weights': 7}"),
+    "raising": ("provenance", OSError("gone"), r"failed in provenance\(\): OSError: gone"),
+    "no caveat": ("caveat", None, r"caveat\(\) returned None"),
+    "schedule": ("schedule", 5, r"schedule\(\) returned 5"),
+    "no steps": ("schedule", Schedule(0, 1), r"schedule\(\) returned Schedule"),
+    "texts": ("predict_proba", np.full((9, 3), "a"), r"predict_proba\(\) returned <U1"),
+    "objects": ("predict_proba", np.full((9, 3), 1 / 3, object), r"returned object"),
+}
+
+
+@pytest.mark.parametrize("method, said, words", MANNERS.values(), ids=MANNERS)
+def test_a_classifier_that_breaks_the_contract_is_a_named_error(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch, method, said, words
+) -> None:
+    def does(*arguments, **named):
+        if isinstance(said, BaseException):
+            raise said
+        return said
+
+    rude = type("Rude", (Coin,), {"name": "rude", method: does})
+    offer(monkeypatch, dataclass(rude))
+    with pytest.raises(PluginFailed, match=words) as error:
+        ak.evaluate(store, "rude")
+    assert "'rude'" in str(error.value) and "\n" not in str(error.value)
+    assert not (store.path / "results").exists()
+
+
+HOSTILE_RESULTS = {
+    "an endless number": lambda f: f["probabilities"].__setitem__(0, [10**400, 0, 0]),
+    "no numbers": lambda f: f["probabilities"].__setitem__(0, [float("nan")] * 3),
+    "fewer images": lambda f: f["probabilities"].pop(),
+    "fewer classes": lambda f: f.update(probabilities=[[0.5, 0.5]] * len(f["probabilities"])),
+    "no probabilities": lambda f: f["probabilities"].__setitem__(0, [-1, 1, 1]),
+    "looks that are none": lambda f: f.update(looks=[["x", None, 3]]),
+    "looks without end": lambda f: f.update(looks=[[1, float("inf"), 0]]),
+}
+
+
+@pytest.mark.parametrize("edit", HOSTILE_RESULTS.values(), ids=HOSTILE_RESULTS)
+def test_a_kept_result_that_cannot_be_is_computed_again(store: DatasetStore, edit) -> None:
+    """Its digest fits: whoever gave the store away may have written it."""
+    first = ak.evaluate(store, "coin", seeds=1)
+    (path,) = (store.path / "results").iterdir()
+    found = json.loads(path.read_bytes())
+    del found["digest"]
+    edit(found)
+    path.write_bytes(canonical(signed(found)))
+    again = ak.evaluate(store, "coin", seeds=1)
+    assert (again.computed, again.arms) == (1, first.arms)
+
+
+@pytest.mark.parametrize("how", ["brackets", "hole"])
+def test_a_kept_result_that_would_fill_the_memory_is_computed_again(
+    store: DatasetStore, how: str
+) -> None:
+    ak.evaluate(store, "coin", seeds=1)
+    for path in [*(store.path / "results").iterdir(), *(store.path / "outcomes").iterdir()]:
+        path.write_bytes(b"[" * 200_000)
+        if how == "hole":
+            os.truncate(path, 2**40)
+    assert ak.evaluate(store, "coin", seeds=1).computed == 1
 
 
 def test_json_has_the_promised_keys(store: DatasetStore) -> None:

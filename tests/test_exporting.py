@@ -486,8 +486,9 @@ def test_masks_come_back_as_they_are(tmp_path, format, monkeypatch):
         assert line["masked"] == "1"
 
 
-def test_where_there_is_no_mask_it_is_black_and_said_so(store, tmp_path):
+def test_where_there_is_no_mask_it_is_black_and_said_so(store, tmp_path, caplog):
     ak.export(store, tmp_path / "out", masks=True)
+    assert "has a mask: all that are written are black" in caplog.text
     found = lines(tmp_path / "out" / "metadata.csv")
     assert {line["masked"] for line in found} == {"0"}
     assert not any(png_in(tmp_path / "out" / line["mask_file_name"]).any() for line in found)

@@ -27,6 +27,7 @@ from augkit.errors import (
     StoreError,
 )
 from augkit.fitting import seconds_of
+from augkit.interfaces import Fitted
 
 TINY = ["preset=quick", "size=16x16", "widths=4,4", "latent=4", "batch=4"]
 TINY = [word for option in TINY for word in ("-o", option)]
@@ -145,6 +146,47 @@ def test_a_name_that_is_taken_is_refused_before_the_training(store):
 
 
 # Partial, and continued
+
+
+RUDE = {
+    "true": ("fit", True, r"fit\(\) returned bool instead of Fitted or None"),
+    "no truth": ("fit", Fitted(np.bool_(True)), r"says complete=np\.True_"),
+    "a number": ("fit", Fitted(True, 7), "has a note that is no text"),
+    "two lines": ("fit", Fitted(True, "a\nb"), "has a note that is no text on one line"),
+    "a long note": ("fit", Fitted(True, "x" * 2000), "has a note of 2000 letters"),
+    "a set": ("fit", Fitted(details={"a": {1}}), "has details that are no JSON values"),
+    "much": ("fit", Fitted(details={"a": [0] * 10**6}), "has details that are no JSON values, or"),
+    "nobody": ("settle", None, r"settle\(\) returned NoneType, not a plugin"),
+    "budget": ("usual_budget", "long", r"usual_budget\(\) returned 'long'"),
+}
+
+
+@pytest.mark.parametrize("method, said, words", RUDE.values(), ids=RUDE)
+def test_what_no_store_can_keep_of_a_fit_is_a_named_error(
+    tmp_path, monkeypatch, method, said, words
+):
+    """Committed, it would have made the store unreadable, or shown a traceback."""
+
+    def does(self, *arguments):
+        if method == "fit":
+            Mean.fit(self, *arguments)
+        return said
+
+    offer(monkeypatch, dataclass(type("Rude", (Mean,), {"name": "rude", method: does})))
+    store = toy_store(tmp_path / "a.store")
+    with pytest.raises(PluginFailed, match=words) as error:
+        ak.augment(store, "rude", n=2)
+    assert "'rude'" in str(error.value)
+    assert not store.snapshot().runs and not store.snapshot().models
+
+
+def test_a_plugin_that_takes_the_name_of_the_provenance_is_a_named_error(tmp_path, monkeypatch):
+    def save(self, folder):
+        (folder / "provenance.json").write_text("{}")
+
+    offer(monkeypatch, dataclass(type("Rude", (Mean,), {"name": "rude", "save": save})))
+    with pytest.raises(PluginFailed, match=r"save\(\) removed its folder, or wrote provenance"):
+        ak.augment(toy_store(tmp_path / "a.store"), "rude", n=2)
 
 
 def test_a_partial_model_is_sampled_as_it_is_and_continued_by_fit(store):

@@ -1,5 +1,6 @@
 """Plugins that break the contract while they work: a named error, no row, and all else goes on."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ from toys import offer, toy_store, tree
 
 import augkit as ak
 from augkit.augmentation import augment_all
-from augkit.errors import AugkitError, OptionError, PluginFailed
+from augkit.errors import AugkitError, OptionError, PluginFailed, StoreError
 from augkit.interfaces import Augmenter
 from augkit.registry import Plugin, Registry, registry
 from augkit.store import DatasetStore
@@ -41,6 +42,7 @@ class Rogue(Augmenter):
         plans = {
             "plans too little": lambda: drawn[1:],
             "plans nothing": lambda: None,
+            "plans fields of nothing": lambda: np.zeros(len(labels), [("none", "f8", (0,))]),
             "plans words": lambda: np.full(len(labels), "x", [("word", "U3")]),
             "plans objects": lambda: np.full(len(labels), None, [("thing", object)]),
             "plans plain numbers": lambda: np.zeros(len(labels)),
@@ -61,11 +63,18 @@ class Rogue(Augmenter):
             "changes the plan": lambda: params["seed"].__setitem__(0, 0),
             "other pixels each time": lambda: images + np.uint8(next(CALLS)),
             "raises": lambda: 1 / 0,
+            "prints": lambda: print("[") or images,
             "raises halfway": lambda: 1 / 0 if params["seed"][0] in LATER else images,
             "exits": lambda: sys.exit(0),
+            "is cancelled": lambda: fails(asyncio.CancelledError()),
+            "raises what cannot be shown": lambda: fails(Mute()),
+            "the same memory": lambda: same_memory(255 - images),
             "loops": forever,
         }
         return acts.get(self.how, lambda: images)()
+
+    def environment(self):
+        return {"environment of numbers": {"a": 1}, "no environment": None}.get(self.how, {})
 
     def apply_masks(self, masks, params):
         acts = {
@@ -78,6 +87,26 @@ class Rogue(Augmenter):
 
 LATER: set[int] = set()
 """The seeds of rows at which a plugin raises."""
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def fails(error: BaseException) -> None:
+    raise error
+
+
+MEMORY: dict[int, np.ndarray] = {}
+
+
+def same_memory(images: np.ndarray) -> np.ndarray:
+    """Return images in an array that is used for every block, as large as the largest."""
+    MEMORY.setdefault(images[0].size, np.empty((64, *images.shape[1:]), np.uint8))
+    held = MEMORY[images[0].size][: len(images)]
+    held[:] = images
+    return held
 
 
 def forever() -> None:
@@ -102,10 +131,16 @@ MISDEEDS = {
     "other pixels each time": "makes other pixels when it is given the same images",
     "raises": r"failed in apply\(\): ZeroDivisionError: division by zero",
     "exits": r"failed in apply\(\): SystemExit: 0",
+    "is cancelled": r"failed in apply\(\): CancelledError",
+    "raises what cannot be shown": r"failed in apply\(\): Mute",
+    "the same memory": r"apply\(\) returns the same memory again",
+    "environment of numbers": r"environment\(\) must return short texts by name",
+    "no environment": r"environment\(\) must return short texts by name",
     "loops": "a block of 8 images has not ended after 0.3 s; .* --time-limit SECONDS allows more",
     "loops in plan": r"plan\(\) has not ended after 0.3 s",
     "plans too little": r"plan\(\) must return a structured array of numbers, 12 rows",
     "plans nothing": r"plan\(\) must return",
+    "plans fields of nothing": r"plan\(\) must return",
     "plans words": r"plan\(\) must return",
     "plans objects": r"plan\(\) must return",
     "plans plain numbers": r"plan\(\) must return",
@@ -138,6 +173,55 @@ def test_a_misdeed_is_a_named_error_and_no_row_is_committed(
 
 def test_what_behaves_is_no_misdeed(store: DatasetStore) -> None:
     assert ak.augment(store, "rogue", {"how": "nothing"}, block=8, time_limit=30).made
+
+
+@dataclass
+class Keeper(Augmenter):
+    """Keeps its plan and what it returned, and changes both afterwards."""
+
+    name = "keeper"
+
+    def plan(self, labels, shape, rng):
+        self.plan_ = super().plan(labels, shape, rng)
+        self.made_ = []
+        return self.plan_
+
+    def apply(self, images, labels, params):
+        self.plan_["seed"] = 7
+        for made in self.made_:
+            made[:] = 0
+        self.made_.append(255 - images)
+        return self.made_[-1]
+
+    def as_window(self, params, shape):
+        raise RuntimeError("not to be asked")
+
+    def apply_masks(self, masks, params):
+        return masks
+
+
+def test_what_a_plugin_changes_after_it_returned_it_is_not_what_is_stored(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, Keeper)
+    assert ak.augment(store, "keeper", workers=1, block=4).made
+    snapshot = store.snapshot()
+    assert len(set(snapshot.params("keeper")["seed"].tolist())) == 12
+    parents = snapshot.inspect().take(snapshot.parents("keeper"))
+    np.testing.assert_array_equal(snapshot.inspect("keeper")[:], 255 - parents[:])
+
+
+def test_a_commit_that_could_not_be_read_again_is_none(store: DatasetStore) -> None:
+    """Whatever brought it there: a store with such an entry would be lost."""
+    long = "+".join(["flip"] * 120)
+    with pytest.raises(StoreError, match=r"could not be read again: .*; take shorter names"):
+        ak.augment(store, long, workers=1)
+    assert is_clean(store)
+
+
+@pytest.mark.parametrize("limit", [float("inf"), 1e30])
+def test_a_time_limit_may_be_none_at_all(store: DatasetStore, limit: float) -> None:
+    assert ak.augment(store, "rogue", {"how": "nothing"}, block=8, time_limit=limit).made
 
 
 def test_an_exception_halfway_leaves_nothing(store: DatasetStore) -> None:
@@ -233,6 +317,12 @@ def test_the_command_line_says_it_in_one_line(store: DatasetStore) -> None:
     assert ended.err.count("\n") == 1 and "has not ended after 0.3 s" in ended.err
     ended = command(*line[:-1], "0", cwd=store.path.parent)
     assert (ended.code, "it must be above 0 seconds" in ended.err) == (2, True)
+
+
+def test_what_a_plugin_prints_does_not_come_between_results(store: DatasetStore) -> None:
+    line = ["augment", "--plugin", "rogue", "--store", "a.store", "--workers", "1", "--json"]
+    ended = command(*line, "-o", "how=prints", cwd=store.path.parent)
+    assert ended.json[0]["made"] and "[" in ended.err
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("nan")])

@@ -278,3 +278,15 @@ def test_an_array_that_comes_twice_is_refused(tmp_path):
             archive.writestr("labels.npy", LABELS)
     with pytest.raises(InputError, match="holds the array labels twice"):
         read(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["labels", "classes"])
+@pytest.mark.parametrize("letter", [b"\xff\xff\xff\xff", b"\0\xd8\0\0"])
+def test_texts_of_no_characters_are_refused(tmp_path, name, letter):
+    header = "{'descr': '<U1', 'fortran_order': False, 'shape': (%d,), }\n"
+    n = 8 if name == "labels" else 2
+    members = {"images": plain(np.zeros((8, 28, 28), np.uint8))}
+    members["labels"] = plain(np.arange(8) % 2)
+    members[name] = npy(header % n, letter * n)
+    with pytest.raises(InputError, match=r"no text|different texts"):
+        read(raw(tmp_path / "x.npz", members))

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from augkit import options
-from augkit.errors import OptionError
+from augkit.errors import OptionError, PluginFailed
 from augkit.options import option
 
 
@@ -172,3 +172,16 @@ def test_a_faulty_declaration_is_named(kind, default, problem):
     faulty = type("Faulty", (), {"__annotations__": {"it": kind}, "it": default})
     (found,) = options.problems(dataclass(faulty))
     assert problem in found
+
+
+def test_a_constructor_that_makes_something_else_of_an_option_is_a_named_error():
+    @dataclass
+    class Maker:
+        name = "maker"
+        size: int = 3
+
+        def __post_init__(self):
+            self.size = {self.size}
+
+    with pytest.raises(PluginFailed, match="'maker' made set of its option 'size'"):
+        options.values(Maker())

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import test_crash as crash
 from commands import command, works
+from hostile import resign
 from toys import images, toy_store
 
 import augkit as ak
@@ -432,6 +433,48 @@ def test_a_purge_is_not_done_while_any_file_in_the_store_holds_a_trace(tmp_path,
     assert KEY not in ak.open(store.path).snapshot().real.keys
 
 
+@pytest.mark.parametrize("what", ["file", "folder", "text"])
+def test_the_name_of_a_patient_is_a_trace_wherever_it_stands(tmp_path, what):
+    store = furnished(tmp_path / "toy.store")
+    alien = store.path / ("letter" if what == "text" else "of patient-0000")
+    if what == "folder":
+        alien.mkdir()
+    else:
+        alien.write_text("patient-0000 called" if what == "text" else "")
+    line = ("purge", "--group", KEY, "--store", "toy.store")
+    outcome = command(*line, cwd=tmp_path)
+    assert outcome.code == 2 and str(alien) in outcome.err and "delete or move" in outcome.err
+    alien.rmdir() if what == "folder" else alien.unlink()
+    assert "none is left" in works(*line, cwd=tmp_path).out
+
+
+def test_no_group_is_not_the_group_of_all_without_a_patient(tmp_path):
+    toy_store(tmp_path / "toy.store", 4)
+    outcome = command("purge", "--group", "", "--store", "toy.store", cwd=tmp_path)
+    assert outcome.code == 2 and "--group names no group" in outcome.err
+
+
+def test_lines_to_be_typed_again_are_lines_of_augkit_alone(tmp_path):
+    """An outcome of a store that somebody else wrote could say anything."""
+    store = toy_store(tmp_path / "toy.store")
+    (store.path / "outcomes").mkdir()
+    good = "augkit evaluate --classifier linear"
+    said = ["rm -rf ~", f"{good}; rm x", "augkit study $(x)", "[" * 9999, good]
+    for number, line in enumerate(said):
+        text = json.dumps({"command": line}) if number != 3 else line
+        (store.path / "outcomes" / f"{number}.json").write_text(text)
+    (again,) = ak.purge(store, KEY, dry_run=True).again
+    assert again == f"{good} --store {store.path}"
+
+
+def test_a_purge_that_somebody_else_began_is_no_traceback(tmp_path):
+    store = toy_store(tmp_path / "toy.store", 4)
+    for extra in ({}, {"chain": [{}]}, {"chain": [{"kind": "x"}], "pieces": "zz"}):
+        resign(store.path, lambda _, entry, extra=extra: entry.update(kind="purging", **extra))
+        with pytest.raises(DamagedStore, match="entry 1 of the log cannot be used"):
+            ak.purge(store.path, KEY)
+
+
 def test_a_stopped_purge_is_finished_by_the_bare_command_and_then_by_another_key(tmp_path):
     store = furnished(tmp_path / "toy.store")
     (store.path / "notes.txt").write_text(KEY)
@@ -503,8 +546,15 @@ def doomed_store(root: Path, form: str) -> Path:
 
 
 @pytest.mark.parametrize("form", crash.FORMS)
-@pytest.mark.parametrize("n_points", [2, pytest.param(0, marks=pytest.mark.slow)])
-def test_a_killed_purge_is_undone_done_or_finished_by_the_same_line(tmp_path, form, n_points):
+@pytest.mark.parametrize(
+    ("n_points", "seed"), [(2, 0), pytest.param(crash.SAMPLE, 1, marks=pytest.mark.slow)]
+)
+def test_a_killed_purge_is_undone_done_or_finished_by_the_same_line(tmp_path, form, n_points, seed):
+    assert kill_and_check(tmp_path, form, n_points, seed) > n_points
+
+
+def kill_and_check(tmp_path: Path, form: str, n_points: int, seed: int) -> int:
+    """Kill a purge, and hold what is left against the promise; return how often."""
     base = doomed_store(tmp_path / "base", form)
     (tmp_path / "killed").mkdir()
     before = crash.contents(base)
@@ -514,7 +564,7 @@ def test_a_killed_purge_is_undone_done_or_finished_by_the_same_line(tmp_path, fo
         wanted += lines_of(snapshot.inspect(run)[:][snapshot.parents(run) == 0])
     assert len(wanted) > 1 + 2 * 40
     driver = subprocess.run(
-        [sys.executable, __file__, form, base, tmp_path / "killed", str(n_points)],
+        [sys.executable, __file__, form, base, tmp_path / "killed", str(n_points), str(seed)],
         capture_output=True, text=True,
     )  # fmt: skip
     assert driver.returncode == 0, driver.stderr
@@ -529,8 +579,9 @@ def test_a_killed_purge_is_undone_done_or_finished_by_the_same_line(tmp_path, fo
             at = root.name.partition("-")[2]
             error.add_note(f"killed {root.name}: {calls[int(at) - 1] if at else ''}")
             raise
-    assert {"before", "after"} <= ends if n_points == 0 else ends
-    assert form == "a.h5" or n_points or "between" in ends
+    assert {"before", "after"} <= ends or (n_points and not seed)
+    assert form == "a.h5" or "between" in ends or (n_points and not seed)
+    return len(list((tmp_path / "killed").iterdir())) - 1
 
 
 def state_of(root: Path, form: str, before: dict, after: dict, wanted: list[bytes]) -> str:
@@ -560,5 +611,5 @@ def state_of(root: Path, form: str, before: dict, after: dict, wanted: list[byte
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     crash.warm_up()
-    form, base, target, n_points = sys.argv[1:]
-    crash.drive("purge", form, Path(base), Path(target), int(n_points))
+    form, base, target, *numbers = sys.argv[1:]
+    crash.drive("purge", form, Path(base), Path(target), *map(int, numbers))

@@ -1,6 +1,9 @@
 import os
+import re
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -8,7 +11,7 @@ from augkit.errors import InputError
 from augkit.ingestion.folders import read_folder
 from augkit.ingestion.layouts import read
 from augkit.ingestion.manifests import read_manifest
-from augkit.ingestion.readers import Refusal, printable
+from augkit.ingestion.readers import Refusal, natural, printable
 
 
 def picture(path: Path, size: tuple[int, int] = (6, 4)) -> Path:
@@ -57,6 +60,34 @@ def test_the_order_is_natural(tmp_path):
     listing = read_folder(root)
     assert keys(listing)[:4] == [f"set/x/b ({i}).png" for i in (1, 2, 10, 33)]
     assert listing.classes == ("x", "x2", "x10")
+
+
+def test_the_order_is_that_of_words_and_numbers_folder_by_folder():
+    def told_apart(text):
+        parts = [re.split(r"([0-9]+)", part) for part in text.split("/")]
+        return [[int(t or "0") if i % 2 else t for i, t in enumerate(p)] for p in parts], text
+
+    rng = np.random.default_rng(0)
+    names = ["".join(rng.choice([*"ab01 9/(._\N{LATIN SMALL LETTER E WITH ACUTE}"], 6))
+             for _ in range(3000)]  # fmt: skip
+    assert sorted(names, key=natural) == sorted(names, key=told_apart)
+
+
+def test_a_listing_takes_under_a_kilobyte_an_image(tmp_path):
+    n = 3000
+    np.savez(
+        tmp_path / "many.npz",
+        train_images=np.zeros((n, 8, 8), np.uint8),
+        train_labels=np.arange(n) % 3,
+    )
+    read(tmp_path / "many.npz")
+    tracemalloc.start()
+    try:
+        found = read(tmp_path / "many.npz")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found.sources) == n and peak < 1024 * n
 
 
 def test_the_data_set_can_be_named(tmp_path):

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -162,6 +163,7 @@ def test_a_class_that_is_too_small_to_learn_from_is_named(desk, tmp_path):
     line = f"augment --plugin dagan --n 2 -o steps=1 -o size=48x40 {OLD}"
     told = command(*line.split(), cwd=tmp_path)
     assert told.code == 2 and "dagan needs at least 8 of each class" in told.err
+    assert not re.search(r"\b1 training images", told.err)
 
 
 def test_a_limit_of_the_cache_that_is_no_number_is_refused(desk, monkeypatch):

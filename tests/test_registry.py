@@ -2,9 +2,13 @@
 
 import importlib.metadata
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
@@ -70,6 +74,23 @@ BROKEN = {
         "@hookimpl\ndef register_classifiers():\n    raise SystemExit('bye')",
         "register_classifiers() failed: SystemExit: bye",
     ),
+    "import-is-cancelled": (
+        "import asyncio\nraise asyncio.CancelledError('late')",
+        "CancelledError: late",
+    ),
+    "hook-is-cancelled": (
+        "import asyncio\n@hookimpl\ndef register_augmenters():\n    raise asyncio.CancelledError",
+        "register_augmenters() failed: CancelledError",
+    ),
+    "error-that-cannot-speak": (
+        "class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute",
+        "Mute",
+    ),
+    "class-that-cannot-be-shown": (
+        "class Odd:\n    def __repr__(self): raise ValueError('no')\n"
+        "@hookimpl\ndef register_augmenters():\n    return [Odd()]",
+        "a class cannot be read: ValueError: no",
+    ),
     "hook-forgets-return": (
         "@hookimpl\ndef register_augmenters():\n    [1]",
         "returned None instead of a list of classes",
@@ -98,6 +119,7 @@ BROKEN_CLASSES = {
     ),
     "no-apply": (offering("name = 'idle'"), "idle", "defines none of apply, as_window, as_lut"),
     "no-name": (offering(APPLY), "X", "name '' is not lower-case letters"),
+    "long": (offering(f"name = {'x' * 101!r}\n{APPLY}"), "x" * 100, "has 101 letters, over 100"),
     "capital": (offering(f"name = 'Blur'\n{APPLY}"), "Blur", "name 'Blur' is not lower-case"),
     "plus": (offering(f"name = 'a+b'\n{APPLY}"), "a+b", "name 'a+b' is not lower-case"),
     "number": (offering(f"name = 7\n{APPLY}"), "7", "name 7 is not lower-case"),
@@ -342,12 +364,21 @@ FATAL = {
         "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
         "ends the process with signal 11",
     ),
+    "hook": (
+        "@hookimpl\ndef register_augmenters():\n    import os; os._exit(0)",
+        "ends the process with exit status 0",
+    ),
+    "hook-crash": (
+        "@hookimpl\ndef register_classifiers():\n    import ctypes; ctypes.string_at(0)",
+        "ends the process with signal 11",
+    ),
+    "interrupt": ("raise KeyboardInterrupt", "ends the process with signal 2"),
     "memory": ("import ctypes; ctypes.string_at(0)", "ends the process with signal 11"),
 }
 
 
 @pytest.mark.parametrize("source, error", FATAL.values(), ids=FATAL)
-def test_a_package_that_ends_the_process_at_import_is_one_named_failure(install, source, error):
+def test_a_package_that_ends_the_process_is_one_named_failure(install, source, error):
     install("a-good-package", GOOD)
     install("fatal", source)
     install("z-broken", "import no_such_module")
@@ -368,6 +399,44 @@ def test_a_package_that_never_ends_at_import_is_one_named_failure(install):
     assert {p.name: why for p, why in faults.items()} == {
         "endless": "importing endless has not ended after 3 s"
     }
+
+
+def test_a_package_that_leaves_a_thread_behind_is_one_named_failure(install, monkeypatch):
+    """Every command would wait for it at its end."""
+    install("a-good-package", GOOD)
+    wait = "import threading, time\nthreading.Thread(target=time.sleep, args=(99,)).start()\n"
+    install("threads", wait)
+    points = importlib.metadata.entry_points(group=registry.GROUP)
+    faults = rehearse([p for p in points if p.dist.name in ("a-good-package", "threads")])
+    assert {p.name: why for p, why in faults.items()} == {
+        "threads": "importing threads leaves a thread behind that does not end"
+    }
+
+
+SELFISH = """
+import logging, os, signal, sys, warnings
+import numpy as np
+os.chdir("/")
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+warnings.simplefilter("error")
+np.seterr(all="raise")
+logging.disable()
+sys.setrecursionlimit(900)
+"""
+
+
+def test_what_a_package_changes_for_all_at_import_is_put_back(install):
+    def states():
+        filters = [f for f in warnings.filters if f[0] == "error"]
+        return (
+            (Path.cwd(), signal.getsignal(signal.SIGINT), np.geterr(), filters),
+            (logging.root.manager.disable, sys.getrecursionlimit()),
+        )
+
+    install("selfish", SELFISH + GOOD)
+    before = states()
+    assert load().find("invert", "augmenter").distribution == "selfish"
+    assert states() == before
 
 
 def imports(tmp_path):

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from toys import toy_store
 
@@ -21,6 +22,7 @@ from augkit.reports.figures import ticks, write_figures
 from augkit.reports.page import headline, render, write_page
 from augkit.reports.paper import site_of
 from augkit.reports.reporting import read_outcome, report
+from augkit.store import DatasetStore
 
 CLASSES = ["benign", "malignant", "normal"]
 DASH = "\N{EN DASH}"
@@ -373,6 +375,22 @@ def test_groups_and_imbalance_are_counted(tmp_path: Path) -> None:
     store = toy_store(tmp_path / "a.store", 10, groups=names)
     text = page_of(an_outcome(), store.snapshot()).text
     assert "3 images in 1 group, at most 3 in one" in text
+
+
+def test_images_that_are_left_out_do_not_balance_the_classes(tmp_path: Path) -> None:
+    store = DatasetStore.create(tmp_path / "a.store", height=16, width=16)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 1), np.uint8)
+    groups = [*(f"g{i}" for i in range(15)), *(f"g{i}" for i in range(5, 20))]
+    ak.ingest_arrays(
+        store,
+        [pixels],
+        ["ill"] * 10 + ["well"] * 20,
+        keys=[str(i) for i in range(30)],
+        groups=groups,
+        find_relatives=False,
+    )
+    assert len(store.snapshot().real.keys[store.snapshot().real.conflict]) == 10
+    assert "15 well to 5 ill: 3.0 to 1" in page_of(an_outcome(), store.snapshot()).text
 
 
 # -- the methods -----------------------------------------------------------------------------------

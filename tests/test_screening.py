@@ -1,5 +1,6 @@
 """A store of a stranger is looked at before it is read: nothing in it reaches out of it."""
 
+import json
 import os
 import shutil
 import stat
@@ -16,7 +17,7 @@ from hostile import read_everything, resign, shard_of, watched
 from toys import toy_store
 
 import augkit as ak
-from augkit.errors import AugkitError, DamagedStore
+from augkit.errors import AugkitError, DamagedStore, FormatError
 from augkit.store import entries, screening, structure
 
 needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs inotify")
@@ -226,6 +227,35 @@ def test_what_these_tests_do_is_not_refused_where_it_is_harmless(store: Path) ->
     assert ak.verify(ak.open(store)).sound
 
 
+def test_names_that_a_terminal_would_obey_are_shown_as_text(tmp_path: Path) -> None:
+    toy_store(tmp_path / "a.store", 5, classes=("a\x1b[2J\x07", "b\x9b2J")).close()
+    for line in ("info", "augment --plugin flip", "verify", "preview", "purge --group 3"):
+        ended = command(*line.split(), "--store", "a.store", cwd=tmp_path)
+        assert ended.code == 0, ended.err
+        assert not set("\x1b\x07\x9b") & set(ended.out + ended.err)
+    assert "b\N{REPLACEMENT CHARACTER}2J" in command("info", cwd=tmp_path).out
+
+
+@needs_linux
+@pytest.mark.parametrize("name", ["results", "outcomes", "cache", "training"])
+def test_what_lies_beside_a_packed_store_may_not_lead_elsewhere(
+    tmp_path: Path, canary: Path, name: str
+) -> None:
+    toy_store(tmp_path / "a.h5", 5).close()
+    away = tmp_path / "away"
+    away.mkdir()
+    beside = tmp_path / f".a.h5.{name}"
+    beside.symlink_to(away)
+    with pytest.raises(DamagedStore, match=" is a link: augkit"):
+        ak.open(tmp_path / "a.h5").side_folder(name)
+    beside.unlink()
+    beside.mkdir()
+    (beside / "x.json").symlink_to(canary)
+    with watched(canary) as events, pytest.raises(DamagedStore, match=" is a link: augkit"):
+        ak.open(tmp_path / "a.h5").side_folder(name)
+    assert not any(away.iterdir()) and events == []
+
+
 @needs_linux
 def test_the_canary_would_have_been_seen(canary: Path) -> None:
     with watched(canary) as events:
@@ -323,6 +353,109 @@ def test_a_log_entry_that_says_what_cannot_be_is_refused(store: Path, edit) -> N
     resign(store, lambda number, entry: edit(entry) and None)
     with pytest.raises(DamagedStore, match="entry 1 of the log cannot be used"):
         read_everything(store)
+
+
+def retyped(column: str, kind: str) -> Callable[[h5py.File], None]:
+    """Return what gives a column of a shard another type; the values stay, as far as they can."""
+
+    def change(file: h5py.File) -> None:
+        values = file[column][:].astype(kind)
+        del file[column]
+        file[column] = values
+
+    return change
+
+
+def reshaped(column: str) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        values = file[column][:, :1]
+        del file[column]
+        file[column] = values
+
+    return change
+
+
+def far(file: h5py.File) -> None:
+    file["parent"][0] = 2**62
+
+
+def said(value: object) -> Callable[[h5py.File], None]:
+    return lambda file: file.attrs.__setitem__("x", value)
+
+
+@pytest.mark.parametrize("height", ["1e400", "Infinity", "[" * 9999, "9" * 5000, "NaN", "null"])
+def test_a_description_that_says_what_cannot_be_is_refused(store: Path, height: str) -> None:
+    image = f'"channels":1,"dtype":"uint8","height":{height},"width":32'
+    (store / "store.json").write_text(f'{{"format":1,"image":{{{image}}}}}')
+    with pytest.raises(FormatError, match=r"no augkit store|not say what size"):
+        ak.open(store)
+
+
+ODD_COLUMNS = {
+    "labels of truth": (1, retyped("labels", "?"), "labels that are no whole numbers"),
+    "labels with fractions": (1, retyped("labels", "f8"), "labels that are no whole numbers"),
+    "labels of a run": (2, retyped("labels", "?"), "labels that are no whole numbers"),
+    "parents of truth": (2, retyped("parent", "?"), "no whole numbers: bool|images that do not"),
+    "parents with fractions": (2, retyped("parent", "f8"), "that are no whole numbers: float64"),
+    "parents far away": (2, far, "parent does not exist|images that do not exist"),
+    "short hashes": (1, reshaped("source_sha256"), "has hashes that are none"),
+    "hashes of numbers": (1, retyped("source_sha256", "f4"), "has hashes that are none"),
+    "bytes that are no text": (1, said(np.bytes_(b"\xff")), "what augkit never writes"),
+    "a record": (1, said(np.zeros((), [("a", "i4")])), "what augkit never writes"),
+}
+
+
+@pytest.mark.parametrize("number, change, words", ODD_COLUMNS.values(), ids=ODD_COLUMNS)
+def test_a_column_of_another_type_is_a_named_error(store: Path, number: int, change, words) -> None:
+    """What can be read as HDF5 need not be what a column is used for."""
+    ak.augment(store, "flip", workers=1)
+    names = [json.loads(p.read_bytes())["shard"]["name"] for p in sorted((store / "log").iterdir())]
+    with h5py.File(store / "shards" / f"{names[number - 1]}.h5", "r+") as file:
+        change(file)
+    resign(store)
+
+    def use() -> None:
+        opened = ak.open(store)
+        ak.info(opened)
+        opened.snapshot().training(ak.HOLDOUT, ["flip"])
+        ak.purge(opened, opened.snapshot().real.keys[opened.snapshot().parts(ak.HOLDOUT) == 2][0])
+
+    with pytest.raises(DamagedStore, match=words):
+        use()
+
+
+RUNS = {
+    "a seed below 0": lambda e: e["recipe"].update(seed=-5),
+    "an amount above its rows": lambda e: e["recipe"].update(amount={"per_class": 2**31 - 1}),
+    "a total above its rows": lambda e: e["recipe"].update(amount={"total": 10**6}),
+    "an amount of nothing": lambda e: e["recipe"].update(amount={"per_class": None}),
+    "an amount of another kind": lambda e: e["recipe"].update(amount={"n": 1}),
+    "two amounts": lambda e: e["recipe"].update(amount={"per_class": 1, "total": 3}),
+    "code of no package": lambda e: e.update(code=[{}]),
+    "code without a version": lambda e: e.update(code=[{"distribution": "x", "record": ""}]),
+    "counts of no rows": lambda e: e.update(by_class=[]),
+    "counts of other rows": lambda e: e.update(by_class=[1, 1, 1]),
+    "no rows": lambda e: (e["shard"].update(rows=0), e.update(by_class=[0, 0, 0])),
+    "copies of other classes": lambda e: e.update(
+        memorisation={"threshold": 0.5, "copies": 0, "by_class": [], "redrawn": 0}
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", RUNS.values(), ids=RUNS)
+def test_a_run_that_says_what_cannot_be_is_refused(store: Path, edit) -> None:
+    """Each of these was once followed, or looked up, without a look at the rows."""
+    ak.augment(store, "flip", workers=1)
+    resign(store, lambda number, entry: edit(entry) and None if number == 2 else None)
+    with pytest.raises(DamagedStore, match="entry 2 of the log cannot be used"):
+        ak.open(store).snapshot()
+
+
+def test_a_store_of_more_classes_than_images_is_refused(store: Path) -> None:
+    more = [f"class {i}" for i in range(100)]
+    resign(store, lambda number, entry: entry["classes"].extend(more))
+    with pytest.raises(DamagedStore, match="it has more classes than images"):
+        ak.open(store).snapshot()
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,13 @@ def test_class_names_of_any_letters_are_drawn(tmp_path: Path) -> None:
     assert ak.preview(store, output=tmp_path / "p.png", n=2).path.exists()
 
 
+def test_large_images_are_shrunk_to_what_can_be_looked_at(tmp_path: Path) -> None:
+    store = toy_store(tmp_path / "a.store", 4, shape=(300, 400, 3))
+    ak.preview(store, output=tmp_path / "p.png", n=2)
+    with Image.open(tmp_path / "p.png") as sheet:
+        assert sheet.size == (2 * 16 + 2 * (256 + 6) - 6, 2 * 16 + 3 * (192 + 14 + 12))
+
+
 def test_bad_requests_are_plain_errors(tmp_path: Path) -> None:
     store = toy_store(tmp_path / "a.store")
     with pytest.raises(StoreError, match="no run 'x'"):

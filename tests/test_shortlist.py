@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from augkit.ingestion import shortlist as module
 from augkit.ingestion.prints import fingerprints, flattened, shrunk
 from augkit.ingestion.shortlist import N_OUTLINE, _best_of_each, outlines, shortlist
 from augkit.interfaces import silent
@@ -70,3 +71,18 @@ def test_an_image_keeps_the_pairs_that_agree_best():
         best = score >= np.sort(score[mine])[-50]
         assert kept[mine & best].all()
     assert len(first) / 4 < kept.sum() <= 200 * 50 < len(first)
+
+
+def test_leaving_pairs_out_on_the_way_changes_nothing(monkeypatch):
+    first, second = np.triu_indices(300, 1)
+    score = np.random.default_rng(1).random(len(first)).astype(np.float32)
+    first, second = first.astype(np.int32), second.astype(np.int32)
+    kept = _best_of_each(first, second, score, 300)
+    monkeypatch.setattr(module, "_PRUNED", 4000)
+    listed, most = module._Listed(300), 0
+    for some in np.array_split(np.arange(len(first)), 30):
+        listed.extend(first[some], second[some], score[some])
+        most = max(most, sum(len(part[0]) for part in listed._parts))
+    for found, expected in zip(listed.best(), (first[kept], second[kept]), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert most < 0.6 * len(first)

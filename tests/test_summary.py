@@ -158,6 +158,15 @@ def test_rows_that_are_left_out_say_so(tmp_path):
     assert lines["real"][-2:] == ["left", "out"]
     assert [lines[c][-1] for c in (*CLASSES, "all")] == ["1", "1", "0", "2"]
     assert (tmp_path / "rows.csv").read_text().count(",left out\n") == 2
+    assert "so many are seldom wrong labels" not in str(shown)
+
+
+def test_where_many_are_left_out_it_is_said_how_to_look_at_what_relates_them(tmp_path):
+    groups = [str(i % 20) if i % 20 < 4 else str(i) for i in range(60)]
+    store = toy_store(tmp_path / "toy.store", groups=groups)
+    shown = ak.info(store)
+    assert len(shown.values["real"]["conflicts"]) == 12
+    assert "so many are seldom wrong labels: ingest SOURCE --review pairs.html" in str(shown)
 
 
 def test_rows_that_cannot_be_written_are_a_plain_error(tmp_path):

@@ -126,3 +126,15 @@ def test_an_image_that_cannot_be_read_is_named_by_its_place(tmp_path):
     path = tar(tmp_path / "set" / "x.tar", members)
     with pytest.raises(InputError, match=r"x\.tar/3\.png: is no image of a known format"):
         ak.ingest(path, tmp_path / "t.store")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path, kind):
+    path = tar(tmp_path / "a.tar", {})
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, 2**36
+    path.write_bytes(member.tobuf(tarfile.GNU_FORMAT))
+    with path.open("r+b") as file:
+        file.truncate(2**37)  # a hole
+    with pytest.raises(InputError, match=r"has a header of 68719476736 bytes"):
+        read_tars(path)

@@ -15,6 +15,7 @@ from augkit.errors import AugkitError, DamagedStore
 from augkit.partitions import HOLDOUT
 from augkit.results import Result, Results
 from augkit.store import DatasetStore
+from augkit.store.screening import trust
 
 FORMS = ["a.store", "a.h5"]
 
@@ -45,6 +46,15 @@ def overwrite(file: Path, at: int, size: int) -> None:
     assert any(content[at : at + size])
     content[at : at + size] = bytes(size)
     file.write_bytes(content)
+
+
+def test_verify_examines_what_is_known_before_hdf5_opens_it_here(path):
+    file = spot(path, "images", 5)[0]
+    with h5py.File(file, "r+") as opened:
+        opened.attrs["words"] = ["of", "any length"]
+    trust(file, "packed" if path.is_file() else "shard", remember=False)  # as what rots is
+    said = [str(problem) for problem in ak.verify(ak.open(path)).problems]
+    assert any("it is not opened" in each for each in said)
 
 
 @pytest.mark.parametrize("direct", [True, False])

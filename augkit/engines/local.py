@@ -27,6 +27,16 @@ Backend = Literal["threads", "fork", "spawn", "forkserver"]
 """Threads of this process, or child processes started in one of three ways."""
 
 
+MOST = 2048
+"""Workers: beyond that a system may refuse to start them."""
+
+
+def check_workers(name: str, count: int) -> None:
+    """Raise OptionError unless this is a number of workers, or of items under way, that can be."""
+    if not 1 <= count <= (MOST if name == "workers" else 2 * MOST):
+        raise OptionError(f"{name} is {count}; it must be at least 1, and at most {MOST}")
+
+
 def usable_cores() -> int:
     """Return the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
@@ -58,9 +68,8 @@ def ordered_map(
         workers = usable_cores()
     if window is None:
         window = 2 * workers
-    for name, count in (("workers", workers), ("window", window)):
-        if count < 1:
-            raise OptionError(f"{name} is {count}; it must be at least 1")
+    check_workers("workers", workers)
+    check_workers("window", window)
     if backend not in get_args(Backend):
         raise OptionError(f"backend is {backend!r}; it is one of: {', '.join(get_args(Backend))}")
     if workers == 1 and limit is None:
@@ -84,11 +93,12 @@ def _run(
     """Yield the results in order, with at most `window` items begun, and leave no worker."""
     waiting = iter(items)
     finished, late = False, False
+    longest = None if limit is None else min(limit, threading.TIMEOUT_MAX)
     try:
         begun = deque(pool.submit(function, item) for item in islice(waiting, window))
         while begun:
             first = begun.popleft()  # which was begun no later than all others
-            late = not wait([first], limit).done
+            late = not wait([first], longest).done
             if late:
                 raise TimeoutError(f"took longer than {limit:g} seconds")
             yield first.result()

@@ -60,7 +60,7 @@ class Target:
             raise OptionError(f"fit is {self.fit!r}; it must be 'stretch' or 'pad'")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Decoded:
     """One image as it enters a store."""
 

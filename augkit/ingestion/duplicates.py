@@ -2,23 +2,22 @@
 
 Prints of two images (see `prints`) are correlated, once as they are, once mirrored, and with either
 of them shrunk to a few sizes, because a crop that is resized to the common shape is a magnified
-copy. The highest of these correlations is the score of the pair.
+copy. The highest of these correlations, made fair to images whose detail lies in few places, is the
+score of the pair.
 
 Which pairs are compared: all, among up to 500 images; of more, those on a `shortlist`.
 Besides, `keypoints` propose pairs with an alignment, at which the two are then compared: crops to
 half of each side, of any shape, mirrored or not.
 
-The threshold was chosen on the 780 images of BUSI at 192 x 160. Over it lie 281 of 303,810 pairs,
-239 of them over 0.3; the lowest 48, looked at one by one, show the same lesion or region. Of
-232,320 pairs that should not be related (BUSI with BrEaST, BrEaST with itself) none lies over it.
-The shortlist, which holds 3 % of the pairs of BUSI, has all 281; keypoints add none, at the size of
-a store: BUSI has no copy in another window. Under the threshold, down to
-0.12, about one in three of 40 pairs shows a lesion or region once more, from another place.
+The threshold was chosen on the 780 images of BUSI at 192 x 160; `docs/ingest.md` says what lies on
+either side of it. Over it are 278 of 303,810 pairs, and none of 232,320 that should not be related
+(BUSI with BrEaST, BrEaST with itself). The shortlist, which holds 3 % of the pairs of BUSI, has all
+278; keypoints add none, at the size of a store: BUSI has no copy in another window.
 
 Of 60 images each, changed and put among the others, all were found when cut to 85, 75, 65, 60 x 80
 or 90 x 65 %, mirrored and cut to 85 or 75 %, marked with calipers and text, bent by gain and gamma,
 or compressed to JPEG of quality 25. Of 30 each, all were found turned by 3 degrees, and 22 cut to
-50 %. What relates strangers: black wedges of one shape, as where many were turned by one angle.
+50 %. What relates strangers: synthetic images with the same layers at the same depth.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -39,8 +37,11 @@ from augkit.ingestion.prints import (
     COARSE,
     SIDE,
     THRESHOLD,
+    Prints,
     bar,
     coarse,
+    coarse_views,
+    concentration,
     fingerprints,
     flattened,
     level,
@@ -74,7 +75,6 @@ _MANY = 500
 """Of more images than this not all pairs are compared."""
 
 _ROWS = 64
-_COLUMNS = 256
 
 # Width and height of a shrunk print; a negative width is a mirrored one. Views of one line are
 # sought together, as one template, in the first and coarse comparison.
@@ -85,6 +85,9 @@ _VIEWS = (
 )
 _SIZES = tuple(size for group in _VIEWS for size in group)
 _ENDS = tuple(np.cumsum([len(group) for group in _VIEWS]).tolist())
+_FAIR = 1.123
+"""The fourth root of the product of two concentrations from which on a peak counts less: two images
+of 1.26, a fifth of them empty."""
 _MORE = 0.02
 """So much more a pair must score that keypoints propose: it is compared in the best alignment."""
 _AROUND = (0.94, 0.97, 1.0, 1.03, 1.06)
@@ -95,11 +98,11 @@ _Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Traces:
-    """What the search keeps of images, 29 kB each; images are added until there is no more room."""
+    """What the search keeps of images, 20 kB each; images are added until there is no more room."""
 
     def __init__(self, room: int) -> None:
         self.n = 0
-        self._prints = np.zeros((room, SIDE, SIDE), np.float16)
+        self._prints = Prints.empty(room)
         self._outlines = np.zeros((room, N_OUTLINE), np.float16)
         self._keypoints = Keypoints.empty(room)
 
@@ -126,7 +129,7 @@ class Traces:
     def copy(self, other: Traces, begin: int) -> None:
         """Take in the traces that another has from an index on."""
         there, here = slice(begin, other.n), slice(self.n, self.n + other.n - begin)
-        self._prints[here] = other._prints[there]
+        self._prints.copy(here, other._prints, there)
         self._outlines[here] = other._outlines[there]
         self._keypoints.copy(here, other._keypoints, there)
         self.n = here.stop
@@ -134,15 +137,15 @@ class Traces:
     def _put(self, begin: int, images: np.ndarray) -> None:
         small = np.stack([shrunk(image) for image in images])
         even = flattened(small)
-        self._prints[begin : begin + len(images)] = whitened(even)
+        self._prints.put(slice(begin, begin + len(images)), whitened(even))
         self._outlines[begin : begin + len(images)] = outlines(even)
         for index, one in enumerate(small, begin):
             self._keypoints.find(index, one)
 
     @property
-    def prints(self) -> np.ndarray:
-        """Return float16 (n, 96, 96)."""
-        return self._prints[: self.n]
+    def prints(self) -> Prints:
+        """Return the prints of the n images."""
+        return self._prints.first(self.n)
 
     @property
     def outlines(self) -> np.ndarray:
@@ -175,8 +178,8 @@ def related_pairs(
     seen: the traces of images; or their prints alone, (n, 96, 96), of which all pairs are compared
     and no keypoints. The first `known` are not compared with each other. threshold: 0..1. workers:
     threads, by default one a core; they do not change the result. many: of more images than this
-    only pairs on the shortlist are compared. Besides the traces and the pairs it needs about 150
-    MB, and 3 kB an image.
+    only pairs on the shortlist are compared. Besides the traces it needs about 150 MB, and 10 kB an
+    image.
     """
     workers = workers or os.cpu_count() or 1
     prints = seen.prints if isinstance(seen, Traces) else seen
@@ -184,9 +187,9 @@ def related_pairs(
     with ThreadPoolExecutor(workers) as pool, _one_thread_each():
         if isinstance(seen, Traces) and (len(prints) - known) * len(prints) > many**2:
             listed = shortlist(prints, seen.outlines, known=known, pool=pool, progress=progress)
-            found = _merged(list(_compared(prints, *listed, known, threshold, pool, told)))
         else:
-            found = _merged(list(_all_compared(prints, known, threshold, pool, told)))
+            listed = _every_pair(len(prints), known)
+        found = _merged(list(_compared(prints, *listed, threshold, pool, told)))
         if isinstance(seen, Traces):
             skip = found.first * len(prints) + found.second
             proposed = proposals(seen.keypoints, known=known, skip=skip, pool=pool)
@@ -194,18 +197,6 @@ def related_pairs(
             found = _merged([(found.first, found.second, found.score), *also])
     told(len(prints), len(prints))
     return _over_the_bar(found, prints, threshold)
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Some prints in all their views, and others, in order, to be compared with."""
-
-    rows: np.ndarray
-    views: np.ndarray
-    templates: np.ndarray
-    columns: np.ndarray
-    others: np.ndarray
-    coarse: np.ndarray
 
 
 def _one_thread_each() -> AbstractContextManager[object]:
@@ -216,94 +207,82 @@ def _one_thread_each() -> AbstractContextManager[object]:
     return limits
 
 
-def _all_compared(
-    prints: np.ndarray,
-    known: int,
-    threshold: float,
-    pool: ThreadPoolExecutor,
-    told: Callable[[int, int], None],
-) -> Iterator[_Found]:
-    """Yield the relatives among all pairs."""
-    for start in range(0, len(prints), _ROWS):
-        rows = np.arange(start, min(start + _ROWS, len(prints)))
-        seen = np.stack(list(pool.map(lambda row: views(prints[row], _SIZES), rows)))
-        templates = _templates(seen)
-        for columns in _column_blocks(len(prints), known, start):
-            others = spectra(prints[columns])
-            block = _Block(rows, seen, templates, columns, others, coarse(others))
-            search = partial(_search, block, known=known, threshold=threshold)
-            yield from pool.map(search, range(len(rows)))
-        told(int(rows[-1]), len(prints))
+def _every_pair(n: int, known: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return first and second of all pairs of n images but of the `known` with each other."""
+    first = [np.arange(second, dtype=np.int32) for second in range(known, n)]
+    second = np.repeat(np.arange(known, n, dtype=np.int32), [len(each) for each in first])
+    return np.concatenate([*first, second[:0]]), second
 
 
 def _compared(
-    prints: np.ndarray,
+    prints: Prints | np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
-    known: int,
     threshold: float,
     pool: ThreadPoolExecutor,
     told: Callable[[int, int], None],
 ) -> Iterator[_Found]:
-    """Yield the relatives among the pairs of a shortlist, each compared in both orders."""
+    """Yield the relatives among some pairs, each compared in both orders."""
+    n = len(prints)
+    blocks = [slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS)]
+    low = np.empty((n, COARSE, COARSE // 2 + 1, 2), np.float16)
     rows = np.concatenate([first, second])
     order = np.argsort(rows, kind="stable")
     partners = np.concatenate([second, first])[order]
-    ends = np.searchsorted(rows[order], np.arange(len(prints) + 1))
+    ends = np.searchsorted(rows[order], np.arange(n + 1))
+    del first, second, rows, order
 
-    def one(row: int) -> list[_Found]:
-        columns = np.sort(partners[ends[row] : ends[row + 1]]).astype(np.int64)
-        if not len(columns):
-            return []
-        seen = views(prints[row], _SIZES)[None]
-        templates, found = _templates(seen), []
-        for start in range(0, len(columns), _COLUMNS):
-            some = columns[start : start + _COLUMNS]
-            others = spectra(prints[some])
-            block = _Block(np.array([row]), seen, templates, some, others, coarse(others))
-            found.append(_search(block, 0, known=known, threshold=threshold))
-        return found
+    def fill(block: slice) -> None:
+        low[block] = coarse(spectra(prints[block])).view(np.float32).reshape(-1, *low.shape[1:])
 
-    for start in range(0, len(prints), _COLUMNS):
-        for found in pool.map(one, range(start, min(start + _COLUMNS, len(prints)))):
-            yield from found
-        told(min(start + _COLUMNS, len(prints) - 1), len(prints))
+    def search(block: slice) -> list[_Found]:
+        templates = _templates(prints[block])
+        return [
+            _search(prints, low, row, np.sort(partners[ends[row] : ends[row + 1]]), each, threshold)
+            for row, each in zip(range(block.start, block.stop), templates, strict=True)
+        ]
+
+    list(pool.map(fill, blocks))
+    for block, found in zip(blocks, pool.map(search, blocks), strict=True):
+        yield from found
+        told(block.stop - 1, n)
 
 
-def _column_blocks(n: int, known: int, first_row: int) -> Iterator[np.ndarray]:
-    """Yield the blocks of prints that a block of rows must be compared with."""
-    begin = known if first_row + _ROWS <= known else 0
-    for start in range(begin, n, _COLUMNS):
-        yield np.arange(start, min(start + _COLUMNS, n))
-
-
-def _templates(views: np.ndarray) -> np.ndarray:
+def _templates(prints: np.ndarray) -> np.ndarray:
     """Return one coarse template for each group of views: complex64 (n, groups, 48, 25)."""
-    groups = np.split(coarse(views), _ENDS[:-1], axis=1)
+    groups = np.split(coarse_views(prints, _SIZES), _ENDS[:-1], axis=1)
     return unit(np.stack([group.sum(1) for group in groups], axis=1))
 
 
-def _search(block: _Block, row: int, *, known: int, threshold: float) -> _Found:
-    """Return first, second and score of the relatives of one row among the columns."""
-    index, columns = int(block.rows[row]), block.columns
-    begin = int(np.searchsorted(columns, known)) if index < known else 0
-    after = max(begin, int(np.searchsorted(columns, index, "right")))
-    ends, firsts = _ENDS, (0, *_ENDS[:-1])
+def _search(
+    prints: Prints | np.ndarray,
+    low: np.ndarray,
+    row: int,
+    columns: np.ndarray,
+    templates: np.ndarray,
+    threshold: float,
+) -> _Found:
+    """Return first, second and score of the relatives of one image among some others.
+
+    low: float16 (n, 48, 25, 2), the coarse spectra of all. columns: int64 (m,), rising.
+    """
     best = np.zeros(len(columns), np.float32)
-    for group, template in enumerate(block.templates[row]):
-        # The first view is the print itself, where the order of two images does not matter.
-        skip = after if group == 0 else begin
-        rough = peaks(template, block.coarse[skip:], COARSE)
+    there = low[columns].astype(np.float32).view(np.complex64)[..., 0]
+    # The first view is the print itself, where the order of two images does not matter.
+    later = int(np.searchsorted(columns, row))
+    for template, group, skip in zip(templates, _VIEWS, (later, 0, 0), strict=True):
+        rough = peaks(template, there[skip:], COARSE)
         candidates = skip + np.flatnonzero(rough > threshold)
-        for view in block.views[row, firsts[group] : ends[group]]:
-            fine = peaks(view, block.others[candidates])
-            best[candidates] = np.maximum(best[candidates], fine)
-    related = np.flatnonzero((best > threshold) & (columns != index))
-    others = columns[related]
-    return np.minimum(index, others), np.maximum(index, others), best[related]
+        if len(candidates):
+            others = spectra(prints[columns[candidates]])
+            for view in views(prints[row], group):
+                best[candidates] = np.maximum(best[candidates], peaks(view, others))
+    related = np.flatnonzero(best > threshold)
+    others = columns[related].astype(np.int64)
+    return np.minimum(row, others), np.maximum(row, others), best[related]
 
 
-def _aligned(prints: np.ndarray, proposal: Proposal, *, threshold: float) -> _Found:
+def _aligned(prints: Prints | np.ndarray, proposal: Proposal, *, threshold: float) -> _Found:
     """Return a proposed pair and its score, or nothing if it does not score over the threshold.
 
     Where an image would be larger in the other, the other is shrunk instead.
@@ -332,11 +311,19 @@ def _merged(found: Sequence[_Found]) -> Pairs:
     return Pairs(first[new], second[new], score[new])
 
 
-def _over_the_bar(pairs: Pairs, prints: np.ndarray, threshold: float) -> Pairs:
-    """Return the pairs that also stand out from what their images score with strangers."""
+def _over_the_bar(pairs: Pairs, prints: Prints | np.ndarray, threshold: float) -> Pairs:
+    """Return the pairs whose score is over the bar, with that score: their peak, made fair.
+
+    Peaks of images whose detail lies in few places count less; and pairs must stand out from what
+    their images score with strangers.
+    """
     if not len(pairs):
         return pairs
     members, where = np.unique([pairs.first, pairs.second], return_inverse=True)
-    bars = bar(level(prints, members), threshold)[where.reshape(2, -1)].max(0)
-    kept = pairs.score > bars
-    return Pairs(pairs.first[kept], pairs.second[kept], pairs.score[kept])
+    first, second = where.reshape(2, -1)
+    blocks = np.array_split(members, -(-len(members) // _ROWS))
+    spread = np.concatenate([concentration(prints[block]) for block in blocks])
+    score = pairs.score * np.minimum(_FAIR / (spread[first] * spread[second]) ** 0.25, 1)
+    bars = bar(level(prints, members), threshold)
+    kept = score > np.maximum(bars[first], bars[second])
+    return Pairs(pairs.first[kept], pairs.second[kept], score[kept])

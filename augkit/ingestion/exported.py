@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,14 @@ def about(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) and "augkit" in found else {}
 
 
-def rows(folder: Path) -> list[dict[str, str]] | None:
-    """Return what metadata.csv says of each row of an export, in its order; None if it is none."""
+def rows(folder: Path) -> Iterator[dict[str, str]] | None:
+    """Yield what metadata.csv says of each row of an export, in its order; None if it is none."""
     from augkit.ingestion.metadata import rows_of
 
     path = folder / "metadata.csv"
     if not about(folder) or not path.is_file():
         return None
-    return [row for _, row in rows_of(path)]
+    return (row for _, row in rows_of(path))
 
 
 def shape(folder: Path) -> tuple[int, int, int] | None:

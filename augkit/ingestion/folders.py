@@ -168,15 +168,14 @@ def _check_no_class_empty(root: Path, found: Found, filled: set[str]) -> None:
 
 def join_masks(found: Found) -> dict[PurePath, list[PurePath]]:
     """Return image -> its masks in natural order; masks without one image are refused."""
-    joined: dict[PurePath, list[PurePath]] = {}
+    matches = ((path, _MASK.fullmatch(path.stem)) for path in found.images)
+    masks = [(path, match["image"]) for path, match in matches if match]
+    of, wanted = {path for path, _ in masks}, {mask.with_name(stem) for mask, stem in masks}
+    joined: dict[PurePath, list[PurePath]] = {p: [] for p in found.images if p not in of}
     named: dict[PurePath, list[PurePath]] = defaultdict(list)
-    masks = []
-    for path in found.images:
-        if match := _MASK.fullmatch(path.stem):
-            masks.append((path, match["image"]))
-        else:
-            joined[path] = []
-            named[path.with_name(path.stem)].append(path)
+    for path in joined if wanted else ():
+        if (plain := path.with_name(path.stem)) in wanted:
+            named[plain].append(path)
     for mask, stem in sorted(masks, key=lambda pair: natural(pair[0].as_posix())):
         images = named.get(mask.with_name(stem), [])
         if len(images) == 1:

@@ -175,7 +175,7 @@ def ingest_arrays(
     be more than memory holds. labels, keys, groups: N texts; a group is a patient. masks: blocks
     bool or uint8 of 0 and 255, (n, H, W), beside the images. store: an open one, such as
     DatasetStore.create returns, or the path of one. find_relatives=False trusts the groups and
-    spares the search for near-duplicates, which keeps 29 kB an image. Raises InputError for
+    spares the search for near-duplicates, which keeps 20 kB an image. Raises InputError for
     blocks of another shape, NameTaken for a key that is in use.
     """
     opened = store if isinstance(store, DatasetStore) else DatasetStore.open(store)

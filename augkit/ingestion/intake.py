@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # SciPy, which it is made of, takes longer to import than man
 
 Conflicts = Literal["drop", "keep"]
 _BLOCK = 64
+_NO_PIXELS = np.empty(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -185,18 +186,12 @@ class Intake:
     ) -> None:
         if self.find_relatives:
             self.traces = traces_of(self.store.snapshot(), room=n)
-        writer = self.store.write_shard(self._attributes(), masks=masks)
-        try:
+        with self.store.new_shard(self._attributes(), masks=masks) as writer:
             self._read(items, n, writer)
             check_refused(tuple(self.refused), self.skip_bad)
-            if not self.kept:
-                writer.discard()
-                return
-            shard = writer.finish(self._columns())
-        except BaseException:
-            writer.discard()
-            raise
-        self.store.commit(partial(self._entry, shard), writer.path)
+            if self.kept:
+                shard = writer.finish(self._columns())
+                self.store.commit(partial(self._entry, shard), writer.path)
 
     def _attributes(self) -> dict[str, Any]:
         return {
@@ -231,15 +226,16 @@ class Intake:
             self.traces.add(images, self.workers)
         for source, d in good:
             self.kept.append(source)
-            self.decoded.append(Decoded(np.empty(0, np.uint8), None, d.sha256, d.colour, d.size))
+            self.decoded.append(Decoded(_NO_PIXELS, None, d.sha256, d.colour, d.size))
 
     def _columns(self) -> dict[str, np.ndarray]:
         index = {name: i for i, name in enumerate(self.listing.classes)}
+        sha256 = b"".join(d.sha256 for d in self.decoded)
         return {
             "key": np.array([s.key for s in self.kept], str),
             "labels": np.array([index[s.label] for s in self.kept], np.int64),
             "patient": self._patients(),
-            "source_sha256": np.array([list(d.sha256) for d in self.decoded], np.uint8),
+            "source_sha256": np.frombuffer(sha256, np.uint8).reshape(-1, 32),
             "source_size": np.array([d.size for d in self.decoded], np.int32),
             "colour": np.array([d.colour for d in self.decoded], bool),
             **self._given(),

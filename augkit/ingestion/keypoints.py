@@ -5,9 +5,9 @@ what surrounds it. Keypoints of two images that resemble each other each vote fo
 in the other. Votes that agree propose a pair and its alignment; whether it is one is for the
 correlation of the prints to say.
 
-Descriptors are compared as cosines, each divided by how much it varies over ultrasound images.
-Like meets like through an index: of all descriptors only those that lie nearest to the same of some
-centres are compared.
+Descriptors are compared as cosines, each divided by how much it varies over ultrasound images: so
+those of a mirrored image are those of the image, with some signs changed. Like meets like through
+an index: of all descriptors only those that lie nearest to the same of some centres are compared.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -30,10 +31,10 @@ _ALIKE = 0.58
 _VOTES = 0.8
 """Matches that agree, each counted by how far it is over `_ALIKE` less 0.1, must sum to more."""
 _LEAST = 3
-_BATCH = 2048
-_ROWS_AT_ONCE = 2048
-"""Descriptors that are held against all centres at once: 134 MB with 4096 centres."""
-_PROBES = 2
+_BATCH = 512
+"""Images whose descriptors are held against all others at once, by one worker."""
+_ROWS_AT_ONCE = 1024
+"""Descriptors that are held against all centres at once: 34 MB with 4096 centres."""
 _LARGEST_SCALE = 3.0
 _NEAR, _SLANT = 2.0, 0.2
 """Two votes agree within so many pixels, and so many more a pixel that they lie apart."""
@@ -55,7 +56,7 @@ class Keypoints:
     places: np.ndarray
     """float16 (n, 64, 3): x, y and size of each, in pixels of a print; only `counts` are valid."""
     descriptors: np.ndarray
-    """uint8 (n, 64, 128)."""
+    """int8 (n, 64, 128), unit vectors of even cosines in steps of 1/200."""
 
     @classmethod
     def empty(cls, n: int) -> Keypoints:
@@ -63,7 +64,7 @@ class Keypoints:
         return cls(
             np.zeros(n, np.int16),
             np.zeros((n, N_KEYPOINTS, 3), np.float16),
-            np.zeros((n, N_KEYPOINTS, 128), np.uint8),
+            np.zeros((n, N_KEYPOINTS, 128), np.int8),
         )
 
     def copy(self, here: slice, other: Keypoints, there: slice) -> None:
@@ -77,7 +78,8 @@ class Keypoints:
         places, descriptors = _detected(small)
         self.counts[index] = len(places)
         self.places[index, : len(places)] = places
-        self.descriptors[index, : len(places)] = descriptors
+        rounded = np.rint(_even(descriptors) / _STEP)
+        self.descriptors[index, : len(places)] = np.clip(rounded, -127, 127)
 
 
 @dataclass(frozen=True)
@@ -107,20 +109,30 @@ def proposals(
     slot = np.concatenate([np.arange(c, dtype=np.int16) for c in [*points.counts, 0]])
     if not len(image):
         return
-    index = _Index.of(points, image, slot, known)
+    index = _Index.of(points, image, slot, known, pool)
     for mirrored in (False, True):
-        for start in range(0, n, _BATCH):
-            queries = np.flatnonzero((image >= start) & (image < start + _BATCH))
-            mine, other, alike = index.matches(queries, mirrored, pool)
-            pair = image[mine].astype(np.int64) * n + image[other]
-            fresh = ~np.isin(pair, skip)
-            for a, b, cosine in _by_pair(pair[fresh], mine[fresh], other[fresh], alike[fresh]):
-                ours, theirs = index.places(a), index.places(b)
-                if mirrored:
-                    ours[:, 0] = SIDE - 1 - ours[:, 0]
-                fit = _fit(ours, theirs, cosine - _ALIKE + 0.1)
-                if fit is not None:
-                    yield Proposal(int(image[a[0]]), int(image[b[0]]), mirrored, *fit)
+        batch = partial(_proposed, index, mirrored, skip)
+        for found in pool.map(batch, range(0, n, _BATCH)):
+            yield from found
+
+
+def _proposed(index: _Index, mirrored: bool, skip: np.ndarray, start: int) -> list[Proposal]:
+    """Return the pairs that are proposed for a batch of images with later ones, in order."""
+    image, n = index.image, len(index.points.counts)
+    mine, other, alike = index.matches(start, mirrored)
+    pair = image[mine].astype(np.int64) * n + image[other]
+    several, counts = np.unique(pair, return_counts=True)
+    several = np.setdiff1d(several[counts >= _LEAST], skip, assume_unique=True)
+    some = np.flatnonzero(np.isin(pair, several))
+    proposed = []
+    for a, b, cosine in _by_pair(pair[some], mine[some], other[some], alike[some]):
+        ours, theirs = index.places(a), index.places(b)
+        if mirrored:
+            ours[:, 0] = SIDE - 1 - ours[:, 0]
+        fit = _fit(ours, theirs, cosine - _ALIKE + 0.1)
+        if fit is not None:
+            proposed.append(Proposal(int(image[a[0]]), int(image[b[0]]), mirrored, *fit))
+    return proposed
 
 
 def _detected(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,8 +169,12 @@ _SPREAD = np.einsum("a,b,k->abk", _ROWS, _COLUMNS, _DIRECTIONS).reshape(128).ast
 _OFFSET = np.zeros(128, np.float32)
 for _place, _value in _MEAN.items():
     _OFFSET[np.ravel_multi_index(_place, (4, 4, 8))] = _value
-_MIRROR = np.arange(128).reshape(4, 4, 8)[:, ::-1, (4 - np.arange(8)) % 8].reshape(128)
-"""Where the numbers of a descriptor come from when the image is mirrored."""
+_STEP = np.float32(1 / 200)
+# Mirrored, odd cosines over columns change their sign, and so does each wave over directions that
+# is odd about the vertical: cos 1, sin 2 and cos 3.
+_MIRROR = np.einsum("b,k->bk", (1, -1, 1, -1), (1, -1, 1, 1, -1, -1, 1, 1))
+_MIRROR = np.tile(_MIRROR.reshape(32), 4).astype(np.int8)
+"""The signs that the numbers of a descriptor change when the image is mirrored."""
 
 
 def _even(descriptors: np.ndarray) -> np.ndarray:
@@ -171,77 +187,99 @@ def _even(descriptors: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Index:
-    """All descriptors, listed by the centres that they are near."""
+    """All descriptors, listed by the centres that they are near.
+
+    The second half of the centres are the first mirrored, so that the centres near a descriptor say
+    which ones are near it mirrored.
+    """
 
     points: Keypoints
     image: np.ndarray
     slot: np.ndarray
-    centres: np.ndarray
+    near: np.ndarray
+    """int16 (m, up to 2), the nearest centres of each descriptor."""
+    n_centres: int
     members: list[np.ndarray]
     """By centre: the descriptors near it, of images that may be second of a pair."""
 
     @classmethod
-    def of(cls, points: Keypoints, image: np.ndarray, slot: np.ndarray, known: int) -> _Index:
-        n_centres = int(np.clip(1.6 * len(image) ** 0.5, 1, 4096))
-        sample = np.linspace(0, len(image) - 1, min(len(image), 24 * n_centres)).astype(np.int64)
-        some = _even(points.descriptors[image[sample], slot[sample]])
-        index = cls(points, image, slot, _centres(some, n_centres), [])
-        new = np.flatnonzero(image >= known)
-        index.members.extend(_lists(new, index._near(new, False), n_centres))
-        return index
+    def of(
+        cls,
+        points: Keypoints,
+        image: np.ndarray,
+        slot: np.ndarray,
+        known: int,
+        pool: ThreadPoolExecutor,
+    ) -> _Index:
+        half = int(np.clip(0.8 * len(image) ** 0.5, 1, 2048))
+        sample = np.linspace(0, len(image) - 1, min(len(image), 24 * half)).astype(np.int64)
+        centres = _centres(_vectors(points.descriptors[image[sample], slot[sample]]), half, pool)
+        both = np.concatenate([centres, centres * _MIRROR]).T
+        near = np.empty((len(image), 2), np.int16)
+
+        def find(start: int) -> None:
+            some = slice(start, start + _ROWS_AT_ONCE)
+            alike = _vectors(points.descriptors[image[some], slot[some]]) @ both
+            near[some] = np.argpartition(alike, -2, axis=1)[:, -2:]
+
+        list(pool.map(find, range(0, len(image), _ROWS_AT_ONCE)))
+        new = np.flatnonzero(image >= known).astype(np.int32)
+        return cls(points, image, slot, near, 2 * half, _lists(new, near[new], 2 * half))
 
     def places(self, which: np.ndarray) -> np.ndarray:
         return self.points.places[self.image[which], self.slot[which]].astype(np.float32)
 
-    def vectors(self, which: np.ndarray, mirrored: bool) -> np.ndarray:
-        raw = self.points.descriptors[self.image[which], self.slot[which]]
-        return _even(raw[:, _MIRROR] if mirrored else raw)
+    def matches(self, start: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return descriptors of a batch, those of later images that resemble them, and cosines.
 
-    def _near(self, which: np.ndarray, mirrored: bool) -> np.ndarray:
-        """Return the nearest centres of some descriptors: int (n, up to 2)."""
-        probes = min(_PROBES, len(self.centres))
-        near = np.empty((len(which), probes), np.int32)
-        for start in range(0, len(which), _ROWS_AT_ONCE):
-            some = slice(start, start + _ROWS_AT_ONCE)
-            alike = self.vectors(which[some], mirrored) @ self.centres.T
-            near[some] = np.argpartition(-alike, probes - 1, axis=1)[:, :probes]
-        return near
-
-    def matches(
-        self, queries: np.ndarray, mirrored: bool, pool: ThreadPoolExecutor
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return descriptors, those of later images that resemble them, and their cosines."""
-        lists = _lists(queries, self._near(queries, mirrored), len(self.centres))
-        jobs = pool.map(
-            lambda mine, other: self._within(mine, other, mirrored), lists, self.members
-        )
-        found = list(jobs)
-        mine, other, alike = (np.concatenate([f[k] for f in found]) for k in range(3))
-        _, once = np.unique(mine * len(self.image) + other, return_index=True)
-        return mine[once], other[once], alike[once]
+        A match is found up to four times, once for each centre that both are near.
+        """
+        begin, end = np.searchsorted(self.image, (start, start + _BATCH))
+        queries = np.arange(begin, end, dtype=np.int32)
+        near = self.near[queries]
+        if mirrored:
+            near = (near + self.n_centres // 2) % self.n_centres
+        lists = _lists(queries, near, self.n_centres)
+        pairs = zip(lists, self.members, strict=True)
+        found = [self._within(mine, other, mirrored) for mine, other in pairs]
+        mine, other, alike = (np.concatenate(each) for each in zip(*found, strict=True))
+        return mine, other, alike
 
     def _within(
         self, mine: np.ndarray, other: np.ndarray, mirrored: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if len(mine):  # both rise, and so do their images
+            other = other[np.searchsorted(other, mine[0]) :]
         if not len(mine) or not len(other):
             return mine[:0], other[:0], np.empty(0, np.float32)
-        alike = self.vectors(mine, mirrored) @ self.vectors(other, False).T
-        a, b = np.nonzero(alike > _ALIKE)
+        ours, theirs = (self.points.descriptors[self.image[w], self.slot[w]] for w in (mine, other))
+        alike = _vectors(ours * _MIRROR if mirrored else ours) @ _vectors(theirs).T
+        a, b = np.divmod(np.flatnonzero(alike > _ALIKE), len(other))
         later = self.image[mine[a]] < self.image[other[b]]
         a, b = a[later], b[later]
         return mine[a], other[b], alike[a, b]
 
 
-def _centres(some: np.ndarray, n: int) -> np.ndarray:
-    """Return n centres among unit vectors, by four rounds of k-means on the sphere."""
+def _vectors(descriptors: np.ndarray) -> np.ndarray:
+    """Return descriptors, int8 (n, 128), as float32 vectors of about unit norm."""
+    return descriptors * _STEP
+
+
+def _centres(some: np.ndarray, n: int, pool: ThreadPoolExecutor) -> np.ndarray:
+    """Return n centres among unit vectors, by four rounds of k-means on the sphere.
+
+    A vector that is nearest to a mirrored centre counts, mirrored, for the centre.
+    """
     centres = some[np.linspace(0, len(some) - 1, n).astype(np.int64)]
     for _ in range(4):
+        both = np.concatenate([centres, centres * _MIRROR]).T
         starts = range(0, len(some), _ROWS_AT_ONCE)
-        parts = [(some[s : s + _ROWS_AT_ONCE] @ centres.T).argmax(1) for s in starts]
-        nearest = np.concatenate(parts)
-        order = np.argsort(nearest, kind="stable")
-        filled, begin = np.unique(nearest[order], return_index=True)
-        sums = np.add.reduceat(some[order], begin, axis=0)
+        near = pool.map(lambda s, to=both: (some[s : s + _ROWS_AT_ONCE] @ to).argmax(1), starts)
+        nearest = np.concatenate(list(near))
+        turned = np.where((nearest >= n)[:, None], some * _MIRROR, some)
+        order = np.argsort(nearest % n, kind="stable")
+        filled, begin = np.unique((nearest % n)[order], return_index=True)
+        sums = np.add.reduceat(turned[order], begin, axis=0)
         centres = centres.copy()
         centres[filled] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
     return centres
@@ -260,7 +298,8 @@ def _by_pair(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield the matches of each pair of images that has enough of them.
 
-    A descriptor keeps the best of its matches within a pair, if it is the best of that one too.
+    A descriptor keeps the best of its matches within a pair, if it is the best of that one too. A
+    match may be there more than once; it counts once.
     """
     if not len(pair):
         return

@@ -21,6 +21,8 @@ from augkit.ingestion.readers import (
     printable,
 )
 
+_LARGEST = 2**29
+"""Bytes of a table: one of two million images fits in."""
 _COLUMNS = {
     "image": ("image", "path"),
     "class": ("class", "label"),
@@ -112,7 +114,14 @@ def _unread_columns(path: Path) -> list[str]:
 
 
 def records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of its first line and the cells for each record that is not blank."""
+    """Yield the number of its first line and the cells for each record that is not blank.
+
+    Raises InputError for a pipe, which would be waited for, and for more than any table has.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{printable(path)} is no regular file; leave it out")
+    if path.exists() and path.stat().st_size > _LARGEST:
+        raise InputError(f"{printable(path)} is larger than {_LARGEST // 2**20} MiB; split it")
     with path.open(encoding="utf-8-sig", newline="") as file:
         # Without strict, a quote that is never closed swallows the rest of the file.
         reader = csv.reader(file, strict=True)

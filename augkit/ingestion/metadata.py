@@ -69,7 +69,7 @@ class _Reading:
     unread: set[str] = field(default_factory=set)
     seen: dict[str, str] = field(default_factory=dict)
     """File or key -> where it was listed."""
-    files: set[Path] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
     n_made: int = 0
 
 
@@ -107,13 +107,13 @@ def read_metadata(folder: str | Path, *, dataset: str | None = None) -> Listing:
 
 def _not_listed(work: _Reading) -> list[str]:
     """Return in words how many images lie there that nothing lists."""
-    there = {
-        Path(folder, name)
+    named = work.files | {str(work.base / each.path) for each in work.refused}
+    n = sum(
+        str(Path(folder, name)) not in named
         for folder, _, names in os.walk(work.base)
         for name in names
         if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    }
-    n = len(there - work.files - {work.base / each.path for each in work.refused})
+    )
     return [f"{n} images that the metadata do not list are left out"] if n else []
 
 
@@ -190,7 +190,7 @@ def _take(work: _Reading, folder: Path, where: str, row: dict[str, str]) -> None
     except RefusedError as error:
         work.refused.append(error.refusal)
         return
-    work.files |= {path, *masks}
+    work.files.update(map(str, (path, *masks)))
     if exported.was_made(row):
         work.n_made += 1
         return

@@ -261,7 +261,7 @@ def _class_names(
         )
     try:
         names = [name.strip() for name in _small(archive, array, path).tolist()]
-    except ValueError as error:  # no characters at all
+    except (ValueError, SystemError) as error:  # no characters at all
         raise InputError(f"{printable(path)}: classes holds what is no text; save texts") from error
     if len(set(names)) != len(names) or not all(n and is_utf8(n) for n in names):
         raise InputError(f"{printable(path)}: classes must be different texts, none of them empty")
@@ -294,7 +294,7 @@ def _labels(
     try:
         values, index = np.unique(_small(archive, array, path).reshape(-1), return_inverse=True)
         said = [_class(value, names, where) for value in values.tolist()]
-    except ValueError as error:
+    except (ValueError, SystemError) as error:  # no characters at all
         raise InputError(f"{where} holds what is no text; save texts") from error
     if len(said) > MOST_CLASSES:
         raise InputError(
@@ -325,19 +325,13 @@ def _sources(
     pixels: NpzPixels,
     labels: dict[str, list[str]],
     dataset: str,
-    about: list[dict[str, str]] | None,
+    about: Iterator[dict[str, str]] | None,
 ) -> tuple[list[Source], int]:
     """Return a source for each real image, and how many rows are of runs.
 
     about: what is known of each row, in the order of the file.
     """
-    total = sum(len(each) for each in labels.values())
-    if about is not None and len(about) != total:
-        raise InputError(
-            f"{printable(pixels.path.parent)}: metadata.csv has {len(about)} rows for {total} "
-            "images"
-        )
-    known = iter(about) if about is not None else repeat({})
+    known = _known(about, sum(len(each) for each in labels.values()), pixels.path.parent)
     sources, n_made = [], 0
     for prefix, classes in labels.items():
         for row, (label, said) in enumerate(zip(classes, known, strict=False)):
@@ -350,7 +344,23 @@ def _sources(
             group = said.get("group") or None
             found = Source(key, pixels.path, label, own, group, (), part, row=row, member=prefix)
             sources.append(replace(found, covered=exported.has_mask(said)))
+    next(known, None)  # which counts the rows that are left
     return sources, n_made
+
+
+def _known(
+    about: Iterator[dict[str, str]] | None, total: int, folder: Path
+) -> Iterator[dict[str, str]]:
+    """Yield what is known of each image. Raises InputError unless all are told of."""
+    if about is None:
+        yield from repeat({}, total)
+        return
+    n = 0
+    for n, said in enumerate(about, 1):
+        if n <= total:
+            yield said
+    if n != total:
+        raise InputError(f"{printable(folder)}: metadata.csv has {n} rows for {total} images")
 
 
 @dataclass(frozen=True)

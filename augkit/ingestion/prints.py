@@ -7,7 +7,9 @@ whitened. Two prints are compared by normalised cross-correlation over all shift
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -26,10 +28,54 @@ COARSE = 48
 _QUIET, _SLOPE, _HIGHEST = 0.072, 5.0, 0.8
 """Images whose prints resemble anything (few pixels, flat shapes) must score higher; see `bar`."""
 
+_BLACK = 4.0
+"""Grey levels, up to which a pixel counts as black: resampling leaves so much beside an edge."""
+
 _N_STRANGERS = 17
 _ROWS = 64
 _COLUMNS = 256
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Prints:
+    """Prints in a byte a pixel, 9 kB each; what is taken out of them is float32.
+
+    Rounding to one of 255 levels, spread over the range of each print, moves a correlation by less
+    than 0.001.
+    """
+
+    codes: np.ndarray
+    """int8 (n, 96, 96)."""
+    steps: np.ndarray
+    """float32 (n, 1, 1), what a level stands for."""
+
+    @classmethod
+    def empty(cls, n: int) -> Prints:
+        """Return room for n prints."""
+        return cls(np.zeros((n, SIDE, SIDE), np.int8), np.zeros((n, 1, 1), np.float32))
+
+    def put(self, here: slice, prints: np.ndarray) -> None:
+        """Keep some prints, float32 (m, 96, 96)."""
+        step = np.abs(prints).max((1, 2), keepdims=True) / 127
+        self.steps[here] = step
+        self.codes[here] = np.rint(prints / np.maximum(step, 1e-9))
+
+    def copy(self, here: slice, other: Prints, there: slice) -> None:
+        """Take over some prints of another."""
+        self.steps[here] = other.steps[there]
+        self.codes[here] = other.codes[there]
+
+    def first(self, n: int) -> Prints:
+        """Return the first n, in the same memory."""
+        return Prints(self.codes[:n], self.steps[:n])
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        """Return one print, float32 (96, 96), or some, float32 (m, 96, 96)."""
+        return np.asarray(self.codes[rows] * self.steps[rows], np.float32)
 
 
 def fingerprints(images: np.ndarray) -> np.ndarray:
@@ -73,6 +119,33 @@ def coarse(fine: np.ndarray, side: int = COARSE) -> np.ndarray:
     return unit(low)
 
 
+def coarse_views(prints: np.ndarray, sizes: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Return what `coarse` makes of the views of prints: complex64 (n, sizes, 48, 25).
+
+    prints: float32 (n, 96, 96). sizes: as for `views`. Shrinking and the spectrum of a line are
+    both products with a matrix, here of both at once.
+    """
+    half = COARSE // 2
+    down = {h: _line(h)[np.r_[: half + 1, -half + 1 : 0]] for _, h in sizes}  # (48, 96) each
+    across = {w: _line(w)[: half + 1].T for w, _ in sizes}  # (96, 25) each
+    lines = {w: np.asarray(prints, np.float32) @ matrix for w, matrix in across.items()}
+    low = np.stack([down[h] @ lines[w] for w, h in sizes], axis=1).conj()
+    low[..., half, :] = low[..., half] = 0
+    return unit(low)
+
+
+@lru_cache(maxsize=64)
+def _line(size: float) -> np.ndarray:
+    """Return what turns a line into the spectrum of its view, of its own size: complex64 (96, 96).
+
+    size: as the width of a view.
+    """
+    line = np.stack([_resized(np.tile(row, (SIDE, 1)), size, 1.0)[0] for row in np.eye(SIDE)])
+    matrix: np.ndarray = np.fft.fft(line.T, axis=0).astype(np.complex64)
+    matrix.flags.writeable = False
+    return matrix
+
+
 def peaks(view: np.ndarray, others: np.ndarray, side: int = SIDE) -> np.ndarray:
     """Return the highest correlation over all shifts of a view with each other: float32 (n,).
 
@@ -87,6 +160,19 @@ def peaks(view: np.ndarray, others: np.ndarray, side: int = SIDE) -> np.ndarray:
         surface = fft.irfft2(product, (side, side), overwrite_x=True, workers=1)
         found[start : start + n] = surface.max((1, 2))
     return found
+
+
+def concentration(prints: np.ndarray) -> np.ndarray:
+    """Return how far the detail of prints is from being everywhere: float32 (n,), from 1 on.
+
+    prints: float32 (n, 96, 96). About 1.1 for a scan that is full of texture, 2 if half of it is
+    black. By chance, two prints correlate as much higher as their energies lie in fewer places:
+    by the square root of the mean product of these, at most the fourth root of the product of both
+    numbers (Cauchy and Schwarz). A print of zeros has 1.
+    """
+    energy = gaussian_filter(prints * prints, (0, 6, 6), mode="constant")
+    energy /= np.maximum(energy.mean((1, 2), keepdims=True), 1e-12)
+    return np.maximum((energy * energy).mean((1, 2)), 1)
 
 
 def strangers(n: int) -> np.ndarray:
@@ -105,7 +191,7 @@ def bar(level: np.ndarray, threshold: float) -> np.ndarray:
     return np.maximum(np.minimum(raised, _HIGHEST), threshold)
 
 
-def level(prints: np.ndarray, members: np.ndarray) -> np.ndarray:
+def level(prints: Prints | np.ndarray, members: np.ndarray) -> np.ndarray:
     """Return what each member scores with a stranger: float32 (n,), a median over some of them.
 
     Strangers are other prints turned upside down: alike in everything but related to nothing.
@@ -131,17 +217,32 @@ def shrunk(image: np.ndarray) -> np.ndarray:
 def flattened(small: np.ndarray) -> np.ndarray:
     """Return images without slow changes and with even local contrast, or zeros.
 
-    What is black counts as outside of the image: means are taken over the rest, so that the
-    outline of the field of view, the same in every image of a scanner, leaves no trace. The
-    4 grey levels keep compression noise in dark regions down.
+    Means are taken over what is `_inside`. The 4 grey levels keep compression noise in dark regions
+    down.
     """
-    seen = minimum_filter(maximum_filter(small, (1, 5, 5)) > 8, (1, 7, 7)).astype(np.float32)
+    seen = _inside(small).astype(np.float32)
     share = [np.maximum(gaussian_filter(seen, (0, s, s)), 1e-3) for s in (2, 6)]
     detail = seen * (small - gaussian_filter(seen * small, (0, 2, 2)) / share[0])
     contrast = np.sqrt(gaussian_filter(detail * detail, (0, 6, 6)) / share[1])
     even = detail / (contrast + 4)
     even[np.ptp(small, (1, 2)) < 1] = 0
     return even
+
+
+def _inside(small: np.ndarray) -> np.ndarray:
+    """Return what is not outside of the field of view, nor within 3 pixels of it: bool (n, 96, 96).
+
+    Outside is what is black, and, be it one pixel wide, what is black from a border on: else the
+    outline of a sector, or the wedges of turned images, would be the same detail in all of them.
+    """
+    seen = maximum_filter(small, (1, 5, 5)) > 8
+    black = small <= _BLACK
+    for axis in (1, 2):
+        seen &= ~np.logical_and.accumulate(black, axis)
+        back = np.logical_and.accumulate(np.flip(black, axis), axis)
+        seen &= ~np.flip(back, axis)
+    inside: np.ndarray = minimum_filter(seen, (1, 7, 7))
+    return inside
 
 
 def whitened(even: np.ndarray) -> np.ndarray:

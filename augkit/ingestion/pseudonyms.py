@@ -95,6 +95,8 @@ class Naming:
         if not self.file.exists():
             _make(self.file)
         try:
+            if not (self.file.is_file() or self.file.is_dir()):  # a pipe would be waited for
+                raise OSError("no regular file")
             text = self.file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(

@@ -29,7 +29,7 @@ PART_NAMES = {
 """What folders, arrays and files of the parts of a data set are called, in any case."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One image file that is to be read, and what is known about it."""
 
@@ -154,16 +154,28 @@ def listing(
     )
 
 
-def natural(text: str) -> tuple[list[list[str | tuple[int, str]]], str]:
-    """Return a sort key: folder by folder, and by value where there are digits."""
-    parts = [re.split(r"([0-9]+)", part) for part in text.split("/")]
-    return [[_value(t) if i % 2 else t for i, t in enumerate(part)] for part in parts], text
+def natural(text: str) -> tuple[str, str]:
+    """Return a sort key: folder by folder, and by value where there are digits.
+
+    One text and not a list of lists, for there are many of them: what ends a number, a word and a
+    folder is less than all that may go on, and a number says first how long it is.
+    """
+    return "".join(_ordered(part) for part in text.split("/")), text
 
 
-def _value(digits: str) -> tuple[int, str]:
-    """Return what sorts as the number does, however long it is."""
+def _ordered(part: str) -> str:
+    """Return what sorts as the words and numbers of a part of a path do."""
+    tokens = re.split(r"([0-9]+)", part)
+    return "".join(_value(t) if i % 2 else f"{t}\0" for i, t in enumerate(tokens)) + "\0"
+
+
+def _value(digits: str) -> str:
+    """Return what sorts as the number does, up to 4096 digits."""
     plain = digits.lstrip("0")
-    return len(plain), plain
+    return f"{chr(1 + min(len(plain), _LONGEST_NUMBER))}{plain}\0"
+
+
+_LONGEST_NUMBER = 4096
 
 
 def dataset_name(given: str | None, default: str) -> str:

@@ -3,7 +3,7 @@
 An outline says how strong the edges of each direction are around each of 12 x 12 places (after
 Dalal and Triggs 2005); two of them are compared by one inner product, so all pairs are by products
 of matrices, and of outlines moved by a place or two. Where outlines agree somewhat, prints of
-24 x 24 are correlated; each image keeps the pairs in which both together are best. Of the 281 pairs
+24 x 24 are correlated; each image keeps the pairs in which both together are best. Of 281 pairs
 of near-duplicates in BUSI the lowest reach 0.393 and 0.413, and each is among the best five of one
 of its images. The bounds below let one pair in seven and one in thirty pass that is not related.
 """
@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from augkit.ingestion.prints import SIDE, coarse, peaks, spectra
+from augkit.ingestion.prints import SIDE, Prints, coarse, peaks, spectra
 from augkit.interfaces import Progress
 
 N_OUTLINE = 12 * 12 * 8
@@ -31,7 +31,9 @@ _MOVES = ((0, 1), (0, -1), (0, 2), (0, -2), (1, 0), (-1, 0))
 """Places, down and right, by which an outline is moved, all round, to agree with another."""
 _LEAST, _SHARE = 50, 400
 """An image keeps so many pairs, or one in so many of all images: those that agree best."""
-_ROWS, _COLUMNS = 256, 4096
+_ROWS, _COLUMNS = 256, 2048
+_PRUNED = 1_000_000
+"""So many pairs more, and those that are not among the best of either image are left out."""
 _NONE = np.empty(0, np.int32)
 
 
@@ -49,7 +51,7 @@ def outlines(even: np.ndarray) -> np.ndarray:
 
 
 def shortlist(
-    prints: np.ndarray,
+    prints: Prints | np.ndarray,
     outlines: np.ndarray,
     *,
     known: int,
@@ -63,21 +65,36 @@ def shortlist(
     """
     low = np.concatenate([coarse(spectra(some), _SIDE) for some in _blocks(prints)])
     mean = np.asarray(np.mean(outlines, axis=0, dtype=np.float64), np.float32)
-    first, second, score = [], [], []
-    for start in range(0, len(prints), _ROWS):
-        rows = np.arange(start, min(start + _ROWS, len(prints)))
-        alike, begin = _alike(outlines, mean, rows, known)
-        jobs = pool.map(partial(_promising, low, begin=begin, known=known), rows, alike)
-        for row, (columns, together) in zip(rows, jobs, strict=True):
-            first.append(np.full(len(columns), row, np.int32))
-            second.append(columns)
-            score.append(together)
-        progress("near-duplicates, first look", int(rows[-1]) + 1, len(prints))
-    del low
-    some, others = np.concatenate([*first, _NONE]), np.concatenate([*second, _NONE])
-    scores = np.concatenate([*score, np.empty(0, np.float32)])
-    kept = _best_of_each(some, others, scores, len(prints))
-    return some[kept], others[kept]
+    listed, most = _Listed(len(prints)), 0
+    look = partial(_looked_at, low, outlines, mean, known)
+    for found in pool.map(look, range(0, len(prints), _ROWS)):
+        listed.extend(*found)
+        most += _ROWS
+        progress("near-duplicates, first look", min(most, len(prints)), len(prints))
+    return listed.best()
+
+
+class _Listed:
+    """Pairs that were found so far, of which those that cannot stay are left out now and then."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._parts = [(_NONE, _NONE, np.empty(0, np.float32))]
+        self._fresh = 0
+
+    def extend(self, first: np.ndarray, second: np.ndarray, score: np.ndarray) -> None:
+        """Take in pairs whose first image comes after those of the pairs before."""
+        self._parts.append((first, second, score))
+        self._fresh += len(first)
+        if self._fresh > _PRUNED:
+            self.best()
+
+    def best(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return first and second of the pairs that are among the best of either image."""
+        first, second, score = (np.concatenate(each) for each in zip(*self._parts, strict=True))
+        kept = _best_of_each(first, second, score, self._n)
+        self._parts, self._fresh = [(first[kept], second[kept], score[kept])], 0
+        return self._parts[0][:2]
 
 
 def _best_of_each(first: np.ndarray, second: np.ndarray, score: np.ndarray, n: int) -> np.ndarray:
@@ -104,9 +121,23 @@ def _blur() -> np.ndarray:
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def _blocks(prints: np.ndarray) -> Iterator[np.ndarray]:
+def _blocks(prints: Prints | np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(prints), _ROWS):
         yield prints[start : start + _ROWS]
+
+
+def _looked_at(
+    low: np.ndarray, outlines: np.ndarray, mean: np.ndarray, known: int, start: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return first, second and score of the pairs of a block of images with later ones."""
+    rows = np.arange(start, min(start + _ROWS, len(low)))
+    alike, begin = _alike(outlines, mean, rows, known)
+    found = [
+        _promising(low, row, mine, begin=begin, known=known)
+        for row, mine in zip(rows.tolist(), alike, strict=True)
+    ]
+    second, score = (np.concatenate(each) for each in zip(*found, strict=True))
+    return np.repeat(rows.astype(np.int32), [len(f[0]) for f in found]), second, score
 
 
 def _alike(
@@ -117,15 +148,14 @@ def _alike(
     places = mine.reshape(-1, 12, 12, 8)
     moved = [np.roll(places, move, axis=(1, 2)).reshape(mine.shape) for move in _MOVES]
     begin = max(int(rows[0]) + 1, known if rows[-1] < known else 0)
-    columns = range(begin, len(outlines), _COLUMNS)
-    parts = []
-    for start in columns:
+    alike = np.empty((len(rows), len(outlines) - begin), np.float32)
+    for start in range(begin, len(outlines), _COLUMNS):
         others = _unit(outlines[start : start + _COLUMNS], mean).T
         best = mine @ others
         for each in moved:
             np.maximum(best, each @ others, out=best)
-        parts.append(best)
-    return np.concatenate([np.empty((len(rows), 0), np.float32), *parts], axis=1), begin
+        alike[:, start - begin : start - begin + _COLUMNS] = best
+    return alike, begin
 
 
 def _unit(outlines: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -92,8 +92,25 @@ def read_tars(path: str | Path, *, dataset: str | None = None) -> Listing:
 
 def _without_mask(folder: Path) -> set[str]:
     """Return the samples of an export whose mask stands for none."""
-    rows = exported.rows(folder) or []
+    rows = exported.rows(folder) or ()
     return {row.get("id", "") for row in rows if exported.has_mask(row) is False}
+
+
+class _Modest(tarfile.TarInfo):
+    """Headers that say more of a member, such as a long name: read whole, so they must be small."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _MORE and self.size > _LARGEST_TEXT:
+            raise InputError(
+                f"{printable(str(tar.name))} has a header of {self.size} bytes; write it anew"
+            )
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+
+_MORE = {
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+}
 
 
 def _samples(path: Path) -> Iterator[_Sample]:
@@ -101,7 +118,7 @@ def _samples(path: Path) -> Iterator[_Sample]:
     where = printable(path)
     try:
         size = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(path, "r:", tarinfo=_Modest) as tar:
             sample = _Sample("")
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # else it keeps all of them

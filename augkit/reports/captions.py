@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from augkit.errors import InputError
-from augkit.reports.sheets import font, picture, printable
+from augkit.reports.lettering import lettered
+from augkit.reports.sheets import picture
 
 _LEAST, _MOST = 128, 256
 _GAP, _SEAM, _MARGIN, _LEADING = 8, 2, 16, 20
@@ -42,15 +43,13 @@ class Line:
 
 def draw_lines(lines: Sequence[Line], heading: str = "") -> Image.Image:
     """Return the lines below one another, each under its title; at least one image is there."""
-    letters = font()
     there = [found for line in lines for found in line.pictures if found is not None]
     high, wide = _shown(there[0].images[0].shape)
     inner = max(len(found.images) for found in there) * (wide + _SEAM) - _SEAM
-    captions = (_fitted(found.caption, inner, letters) for found in there)
-    cell = max(inner, *(_width(caption, letters) for caption in captions))
+    cell = max(inner, *(_width(*_fitted(found.caption, inner)) for found in there))
     columns = max(len(line.pictures) for line in lines)
-    titles = [_shortened(printable(t), _LONGEST_TITLE, letters) for t in _titles(lines, heading)]
-    width = max(columns * (cell + _GAP) - _GAP, *(_width(t, letters) for t in titles))
+    titles = [_shortened(title, _LONGEST_TITLE) for title in _titles(lines, heading)]
+    width = max(columns * (cell + _GAP) - _GAP, *(_width(*title) for title in titles))
     y = _MARGIN + (_LEADING + _GAP if heading else 0)
     tops = []
     for line in lines:
@@ -60,14 +59,15 @@ def draw_lines(lines: Sequence[Line], heading: str = "") -> Image.Image:
     sheet = Image.new("RGB", (width + 2 * _MARGIN, y - _GAP + _MARGIN), _PAPER)
     pen = ImageDraw.Draw(sheet)
     if heading:
-        pen.text((_MARGIN, _MARGIN), titles[0], _INK, letters)
-    for line, title, top in zip(lines, titles[bool(heading) :], tops, strict=True):
-        pen.text((_MARGIN, top - _LEADING), title, _FAINT if heading else _INK, letters)
+        text, letters = titles[0]
+        pen.text((_MARGIN, _MARGIN), text, _INK, letters)
+    for line, (text, letters), top in zip(lines, titles[bool(heading) :], tops, strict=True):
+        pen.text((_MARGIN, top - _LEADING), text, _FAINT if heading else _INK, letters)
         for column, found in enumerate(line.pictures):
             if found is not None:
                 x = _MARGIN + column * (cell + _GAP)
                 _paste(sheet, found, (x, top), (wide, high))
-                text = _fitted(found.caption, inner, letters)
+                text, letters = _fitted(found.caption, inner)
                 pen.text((x, top + high + 2), text, _FAINT, letters)
     return sheet
 
@@ -107,19 +107,20 @@ def _paste(
         sheet.paste(shown, (at[0] + number * (size[0] + _SEAM), at[1]))
 
 
-def _fitted(caption: str, inner: int, letters: ImageFont.FreeTypeFont) -> str:
-    return _shortened(printable(caption), max(inner, _LEAST), letters)
+def _fitted(caption: str, inner: int) -> tuple[str, ImageFont.FreeTypeFont]:
+    return _shortened(caption, max(inner, _LEAST))
 
 
-def _shortened(text: str, width: int, letters: ImageFont.FreeTypeFont) -> str:
+def _shortened(text: str, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
     """Return a text that is at most so many pixels wide, without its middle if need be."""
+    text, letters = lettered(text)
     kept = len(text)
     shown = text
     while kept > 1 and _width(shown, letters) > width:
         kept -= 1
         head, tail = -(-kept // 2), kept // 2
         shown = text[:head] + "\N{HORIZONTAL ELLIPSIS}" + text[len(text) - tail :]
-    return shown
+    return shown, letters
 
 
 def _width(text: str, letters: ImageFont.FreeTypeFont) -> int:

@@ -57,7 +57,8 @@ def _faults_of_groups(snapshot: Snapshot, real: dict[str, Any]) -> list[Fault]:
 
 
 def _faults_of_classes(snapshot: Snapshot, real: dict[str, Any]) -> list[Fault]:
-    counts = {name: n for name, n in real["by_class"].items() if n}
+    used = snapshot.count_by_class(~snapshot.real.conflict)
+    counts = {name: n for name, n in used.items() if n} or real["by_class"]
     most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     ratio = counts[most] / counts[least]
     balance = f"{counts[most]} {most} to {counts[least]} {least}: {ratio:.1f} to 1"

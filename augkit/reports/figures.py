@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from augkit.reports.exports import Cell, Outcome, curves_of, estimate, interval, read_cells, write
-from augkit.tables import one_line
 
 FIGURE_6 = "accuracy"
 """The metric of the paper's Figure 6."""
@@ -352,9 +351,7 @@ def _style() -> Any:
 
 def _drawable(text: str) -> str:
     """Return a text of at most 32 letters that the font of the figures has."""
-    from matplotlib import font_manager
+    from augkit.reports.lettering import in_usual_letters
 
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    line = one_line(text)
-    short = line if len(line) <= 32 else line[:31] + "…"
-    return "".join(c if font.get_char_index(ord(c)) else "?" for c in short)
+    line = in_usual_letters(text)
+    return line if len(line) <= 32 else line[:31] + "…"

@@ -13,6 +13,7 @@ from augkit.reports.exports import Outcome, read_cells, write_tables
 from augkit.reports.figures import write_figures
 from augkit.reports.page import write_page
 from augkit.store import DatasetStore, Snapshot
+from augkit.store.entries import LARGEST_ENTRY
 from augkit.store.locate import is_store, open_store
 
 KIND = "augkit outcome"
@@ -63,7 +64,7 @@ def report(
 def read_outcome(path: str | Path) -> Outcome:
     """Return the outcome in a file. Raises InputError if it is missing, or holds something else."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
+        found = json.loads(_text_of(Path(path)), parse_constant=_no_number)
     except OSError as error:
         raise InputError(
             f"cannot read {path}: {error.strerror or error}; evaluate, or name a file of outcomes/"
@@ -77,6 +78,15 @@ def read_outcome(path: str | Path) -> Outcome:
     if is_changed(found):
         raise InputError(f"{path} was changed by hand: evaluate again to write it anew")
     return found
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a regular file of modest size: a pipe would be waited for."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is no file that can be read; name one of outcomes/")
+    if path.exists() and path.stat().st_size > LARGEST_ENTRY:
+        raise InputError(f"{path} is larger than an outcome can be; evaluate again")
+    return path.read_text(encoding="utf-8")
 
 
 def _no_number(_: str) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from augkit.errors import StoreError
+from augkit.interfaces import Samples
 from augkit.partitions import HOLDOUT
+from augkit.reports.lettering import lettered
 from augkit.store import Run, Snapshot
 
 _GAP, _MARGIN, _TEXT = 6, 16, 14
+_WIDEST = 256
+"""Of an image on a sheet; larger ones are shrunk as they are read, or a sheet would fill memory."""
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 32, 32), (110, 110, 110)
 
 
@@ -60,7 +63,7 @@ def _rows_of_class(
     chosen = np.sort(candidates[:n])
     real = snapshot.inspect()
     rows = [
-        SheetRow(f"{snapshot.classes[label]}: real", [real[i : i + 1][0] for i in chosen.tolist()])
+        SheetRow(f"{snapshot.classes[label]}: real", [_shown(real, i) for i in chosen.tolist()])
     ]
     for run in runs:
         made = snapshot.inspect(run.name)
@@ -68,9 +71,20 @@ def _rows_of_class(
             places = [np.flatnonzero(family[run.name] == parent)[:1] for parent in chosen]
         else:
             places = [np.array([i]) for i in np.flatnonzero(made.labels == label)[:n]]
-        images = [made[p[0] : p[0] + 1][0] if len(p) else None for p in places]
+        images = [_shown(made, int(p[0])) if len(p) else None for p in places]
         rows.append(SheetRow(run.name, images))
     return rows
+
+
+def _shown(samples: Samples, row: int) -> np.ndarray:
+    """Return one image, uint8 (H, W, C), shrunk to what a sheet has room for."""
+    image = samples[row : row + 1][0]
+    height, width = image.shape[:2]
+    if width <= _WIDEST:
+        return image
+    size = (_WIDEST, max(1, round(height * _WIDEST / width)))
+    small = np.asarray(picture(image).resize(size, Image.Resampling.LANCZOS))
+    return small.reshape(*small.shape[:2], -1)
 
 
 def real_over_generated(
@@ -115,8 +129,8 @@ def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     first = next(image for row in rows for image in row.images if image is not None)
     height, width = first.shape[:2]
     line = height + _TEXT + 2 * _GAP
-    letters = font()
-    widest = max(math.ceil(letters.getlength(printable(row.name))) for row in rows)
+    names = [lettered(row.name) for row in rows]
+    widest = max(math.ceil(letters.getlength(name)) for name, letters in names)
     size = (
         2 * _MARGIN + max(n * (width + _GAP) - _GAP, widest),
         2 * _MARGIN + len(rows) * line,
@@ -126,7 +140,8 @@ def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     for number, row in enumerate(rows):
         top = _MARGIN + number * line
         starts_class = row.name.endswith(": real")
-        pen.text((_MARGIN, top), printable(row.name), _INK if starts_class else _FAINT, letters)
+        name, letters = names[number]
+        pen.text((_MARGIN, top), name, _INK if starts_class else _FAINT, letters)
         for column, image in enumerate(row.images):
             if image is not None:
                 left = _MARGIN + column * (width + _GAP)
@@ -137,16 +152,3 @@ def draw_sheet(rows: Sequence[SheetRow]) -> Image.Image:
 def picture(image: np.ndarray) -> Image.Image:
     """Return uint8 (H, W, 1 or 3) as a picture."""
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-
-
-def font() -> ImageFont.FreeTypeFont:
-    """Return a font with the letters of many languages: matplotlib brings one."""
-    import matplotlib
-
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(path, _TEXT)
-
-
-def printable(name: str) -> str:
-    """Return a name with a question mark for each character that no font has."""
-    return "".join(c if c.isprintable() else "?" for c in name)

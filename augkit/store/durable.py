@@ -8,11 +8,14 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from augkit.errors import StoreError
 from augkit.store.format import is_abandoned, staged_name
+
+T = TypeVar("T")
 
 _NO_CLAIMS = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -65,6 +68,37 @@ def interrupts_held() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
+class Lent(Generic[T]):
+    """Lends what lies on the disk and was not committed; it is removed at the end of the block.
+
+    make: makes it, all or nothing, while `held`; discard: removes it, if it is still there. Ctrl-C
+    finds no moment in which it is made and not known here: so this is a class, and no generator.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], T],
+        discard: Callable[[T], None],
+        held: Callable[[], contextlib.AbstractContextManager[None]],
+    ):
+        self._make, self._discard, self._held = make, discard, held
+        self._things: list[T] = []
+
+    def __enter__(self) -> T:
+        try:
+            with self._held(), interrupts_held():  # who waits to hold it, can be stopped
+                self._things.append(self._make())
+            return self._things[0]
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        with interrupts_held():
+            while self._things:
+                self._discard(self._things.pop())
+
+
 def flush_folder(path: Path) -> None:
     """Force the names in a folder to the disk; Windows has no such call and needs none."""
     if os.name == "nt":
@@ -78,7 +112,7 @@ def flush_folder(path: Path) -> None:
 
 def write_new(path: Path, content: bytes) -> None:
     """Write a file that must not exist yet and flush it."""
-    with path.open("xb") as file:
+    with interrupts_held(), path.open("xb") as file:
         try:
             file.write(content)
             file.flush()
@@ -139,16 +173,21 @@ def rewrite(path: Path, content: bytes) -> None:
         if is_abandoned(left):
             left.unlink(missing_ok=True)
     staged = path.parent / staged_name(".tmp")
-    write_new(staged, content)
-    replace(staged, path)
+    try:
+        write_new(staged, content)
+        replace(staged, path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
 
 
 def remove(path: Path) -> None:
     """Delete a file, a link, or a folder with all that is in it; nothing need be there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)  # another sweep may be at it as well
-    else:
-        path.unlink(missing_ok=True)
+    with interrupts_held():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)  # another sweep may be at it as well
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ MOST_VALUES = 2**22
 Check = Callable[[Any], bool]
 
 _LARGEST = 2**31
+_FEW_CLASSES = 64
+"""So many a store may have whatever its images are: a purge leaves all classes, and few images."""
 
 
 def fault_of(entry: dict[str, Any]) -> str:
@@ -32,8 +34,31 @@ def fault_of(entry: dict[str, Any]) -> str:
     for key, check in {**given, **required}.items():
         if key not in entry or not check(entry[key]):
             return f"its {key!r} is missing or not what it should be"
-    if entry["kind"] == "ingest" and not set(entry["shard_classes"]) <= set(entry["classes"]):
+    if entry["kind"] == "ingest":
+        return _fault_of_ingest(entry)
+    if entry["kind"] == "purging":
+        faults = (fault_of(each) for each in entry["chain"])
+        return next((f"in the log that is to come, {fault}" for fault in faults if fault), "")
+    return _fault_of_run(entry) if entry["kind"] == "run" else ""
+
+
+def _fault_of_ingest(entry: dict[str, Any]) -> str:
+    classes = entry["classes"]
+    if not set(entry["shard_classes"]) <= set(classes):
         return "its shard has classes that the store has not"
+    if len(classes) > max(_FEW_CLASSES, len(entry["grouping"]["groups"])):
+        return "it has more classes than images"
+    return ""
+
+
+def _fault_of_run(entry: dict[str, Any]) -> str:
+    """A recipe that says more than its rows would fill the memory when it is followed again."""
+    rows, found = entry["shard"]["rows"], entry.get("memorisation")
+    amount = entry["recipe"]["amount"]
+    if not rows or max(amount.values(), default=0) > rows or sum(entry["by_class"]) != rows:
+        return "it counts other rows than its shard has"
+    if found and len(found["by_class"]) != len(entry["by_class"]):
+        return "it counts copies of other classes than it has"
     return ""
 
 
@@ -46,6 +71,17 @@ def is_modest(content: bytes) -> bool:
 
 def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
+
+
+def _amount(value: Any) -> bool:
+    """How many images a recipe asks for, a class or in all; empty: one for each source."""
+    if not isinstance(value, dict) or len(value) > 1:
+        return False
+    return value.keys() <= {"per_class", "total"} and all(_count(n) and n for n in value.values())
+
+
+def _seed(value: Any) -> bool:
+    return _integer(value) and value >= 0
 
 
 def _integer(value: Any) -> bool:
@@ -120,13 +156,13 @@ def _decision(value: Any) -> bool:
 _SHA256 = _hexadecimal(64)
 _OPTIONS = _mapping(_anything)
 _PLUGIN = _fields({"name": _name, "distribution": _text, "version": _text, "options": _OPTIONS})
-_AMOUNT = _fields({}, per_class=_count, total=_count)
+_CODE = _fields({"distribution": _text, "version": _text, "record": _text})
 _RECIPE = _fields(
     {
         "plugin": _name,
         "plugins": _list(_PLUGIN, 100),
-        "seed": _integer,
-        "amount": _AMOUNT,
+        "seed": _seed,
+        "amount": _amount,
         "partition": _text,
     }
 )
@@ -151,13 +187,26 @@ _GROUPING = _fields(
 _COUNTS = _list(_count, 10_000)
 _COPIES = _fields({"threshold": _number, "copies": _count, "by_class": _COUNTS, "redrawn": _count})
 
+_PIECE = re.compile("(?:[0-9a-f]{2}){8,}")
+
+
+def _pieces(value: Any) -> bool:
+    """Bytes that are looked for, in hexadecimal digits."""
+    return isinstance(value, str) and all(map(_PIECE.fullmatch, value.split()))
+
+
+def _chain(value: Any) -> bool:
+    """A whole log."""
+    return isinstance(value, list) and bool(value) and all(isinstance(e, dict) for e in value)
+
+
 _KEYS: dict[str, Check] = {
     "number": _count,
     "previous": _maybe(_SHA256),
     "shard": _SHARD,
     "grouping": _GROUPING,
     "environment": _mapping(_text),
-    "code": _list(_mapping(_text), 100),
+    "code": _list(_CODE, 100),
     "memorisation": _maybe(_COPIES),
     "partition": _text,
     "fitted_on": _list(_integer),
@@ -191,5 +240,11 @@ _REQUIRED: dict[str, dict[str, Check]] = {
         "trained_from": _text,
     },
     "retraction": {"run": _name},
+    "purging": {
+        "chain": _chain,
+        "pieces": _pieces,
+        "excused": lambda value: _mapping(_list(_pieces))(value) and all(map(_pieces, value)),
+        "asked": _fields({"request": _OPTIONS, "found": _OPTIONS}),
+    },
 }
 """What an entry of a kind must have; `models.read_model` says what is missing of a model."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from augkit.errors import StoreError
+from augkit.errors import DamagedStore, StoreError
 from augkit.interfaces import Progress
 from augkit.store import durable
 from augkit.store.entries import is_modest
@@ -38,7 +39,7 @@ from augkit.store.format import (
 )
 from augkit.store.models import read_model
 from augkit.store.packed import PackedFile, add_entry, add_model, open_to_write, seal
-from augkit.store.reading import Snapshot
+from augkit.store.reading import Snapshot, require_whole
 from augkit.store.shards import Shard, ShardWriter
 from augkit.store.standing import PURGING, read_entry
 from augkit.store.store import DatasetStore
@@ -151,6 +152,8 @@ class Rewriting:
         return {**entry, "grouping": self._grouping(entry)} if "grouping" in entry else entry
 
     def _moved(self, rows: Sequence[int] | np.ndarray) -> list[int]:
+        if not all(0 <= row < len(self._new_row) for row in rows):
+            raise DamagedStore(f"{self.store.path}: its log names images that do not exist")
         return [int(self._new_row[row]) for row in rows]
 
     def _run(self, entry: Entry) -> Entry:
@@ -163,6 +166,10 @@ class Rewriting:
             }
         with self._shard(entry) as shard:
             named = {n: shard.column(n) for n in ("parent", "nearest") if shard.has(n)}
+        for column in named.values():
+            require_whole(column, f"{self.store.path}: a run has rows of images")
+            if (column >= len(self._new_row)).any() or (column < -1).any():
+                raise DamagedStore(f"{self.store.path}: a run is of images that do not exist")
         moved = {n: np.where(v < 0, v, self._new_row[v]) for n, v in named.items()}
         if all(np.array_equal(moved[name], named[name]) for name in named):
             return entry
@@ -209,10 +216,11 @@ class Rewriting:
         """Write some rows of a shard into a new one; return what the log keeps of it."""
         form = self.store._form
         with self._shard(entry) as shard:
-            said = {k: v if isinstance(v, str) else int(v) for k, v in shard._group.attrs.items()}
-            writer = ShardWriter(form.stage(), self.store.shape, said, masks=shard.has("masks"))
+            said = {name: _word(value) for name, value in shard._group.attrs.items()}
             name = uuid.uuid4().hex
-            self.staged[name] = writer.path
+            self.staged[name] = path = form.stage()  # before it is there: `discard` has to know
+            with durable.interrupts_held():
+                writer = ShardWriter(path, self.store.shape, said, masks=shard.has("masks"))
             try:
                 for start in range(0, len(rows), _BLOCK):
                     some = rows[start : start + _BLOCK]
@@ -227,6 +235,15 @@ class Rewriting:
         """Delete what was staged and not committed."""
         for path in self.staged.values():
             durable.remove(path)
+
+
+def _word(value: Any) -> str | int:
+    """Return what a shard says of itself: text, or a whole number. Raises DamagedStore."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, np.integer | np.bool_):
+        return int(value)
+    raise DamagedStore(f"a shard says of itself what augkit never writes: {value!r:.80}")
 
 
 def _stub(entry: Entry) -> Entry:
@@ -349,7 +366,8 @@ def finish(store: DatasetStore, intent: Entry, progress: Progress) -> int:
         bytes.fromhex(k): [bytes.fromhex(t) for t in v] for k, v in intent["excused"].items()
     }
     search = Search(pieces, excused)
-    files = [p for p in form.path.rglob("*") if p.is_file() and p != form.entry_path(len(chain))]
+    there = [p for p in form.path.rglob("*") if p.is_file() or p.is_dir()]
+    files = [p for p in there if p != form.entry_path(len(chain))]
     searched = require_none(search, files, progress) + len(contents[-1])
     assert not search.in_bytes(contents[-1])
     with durable.writing(store.path):
@@ -359,12 +377,16 @@ def finish(store: DatasetStore, intent: Entry, progress: Progress) -> int:
 
 
 def require_none(search: Search, files: Iterable[Path], progress: Progress) -> int:
-    """Return how many bytes these files have. Raises StoreError if one holds what must be gone."""
+    """Return how many bytes these files have. Raises StoreError if one holds what must be gone.
+
+    Also if it, or a folder, is called so.
+    """
     listed, searched, held = sorted(files), 0, []
     for done, path in enumerate(listed, 1):
-        if search.in_file(path):
+        whole = not path.is_dir()
+        if search.in_bytes(os.fsencode(path.name)) or (whole and search.in_file(path)):
             held.append(path)
-        searched += path.stat().st_size
+        searched += path.stat().st_size if whole else 0
         progress("search", done, len(listed))
     if held:
         names = ", ".join(map(str, held[:3])) + (f" and {len(held) - 3} more" if held[3:] else "")

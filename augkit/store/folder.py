@@ -30,6 +30,7 @@ from augkit.store.format import (
     is_abandoned,
     is_staged,
     newer,
+    require_readable,
     staged_name,
 )
 from augkit.store.models import MODEL_NAME
@@ -112,13 +113,15 @@ class Folder:
         """Commit: shards and models first, then the entry. False if its number is taken.
 
         things: staged paths by "shards/NAME" and "models/NAME". A model that is there already
-        stays; its staged folder is then the caller's to remove.
+        stays; its staged folder is then the caller's to remove. Raises StoreError for an entry
+        that could not be read again.
         """
+        require_readable(entry)
         with durable.writing(self.path):
             self._make()
             staged_entry = self.stage(".json")
-            durable.write_new(staged_entry, entry)  # first: it tells `_sweep` of the shard
             try:
+                durable.write_new(staged_entry, entry)  # first: it tells `_sweep` of the shard
                 moved = [thing for thing, staged in things.items() if self._move(staged, thing)]
                 for folder in self._relied_on(number, things):
                     durable.flush_folder(folder)
@@ -175,8 +178,10 @@ class Folder:
     def _drop_model(self, name: str) -> None:
         """Delete a model: out of its place in one step, so that no half of it can be met there."""
         gone = self.path / "tmp" / staged_name(".model")
-        os.rename(self._place(f"models/{name}"), gone)
-        durable.remove(gone)
+        try:
+            os.rename(self._place(f"models/{name}"), gone)
+        finally:
+            durable.remove(gone)
 
     def sharing(self) -> contextlib.AbstractContextManager[None]:
         """Hold off a purge while something is written that belongs to no commit."""
@@ -216,6 +221,11 @@ class Folder:
             raise DamagedStore(f"{self.path} has lost shard {name}{LOST}")
         require_examined(place, "shard")
         return h5py.File(place, "r", locking=False)
+
+    def examine(self, shard: str | None = None) -> None:
+        """Examine the file of a shard, known or not. Raises DamagedStore. None: of no shard."""
+        if shard is not None and (place := self._place(f"shards/{shard}")).exists():
+            require_examined(place, "shard", anew=True)
 
     def files(self, names: list[str]) -> Iterator[tuple[Path, int, list[str]]]:
         """Yield the files that hold shards: path, where the hashed bytes begin, shards in it."""
@@ -262,9 +272,11 @@ class Folder:
             (self.path / name).mkdir(parents=True, exist_ok=True)
         if not Folder.is_one(self.path):
             staged = self.stage(".json")
-            durable.write_new(staged, _description(self.shape))
-            durable.put_if_absent(staged, self.path / "store.json")
-            staged.unlink(missing_ok=True)
+            try:
+                durable.write_new(staged, _description(self.shape))
+                durable.put_if_absent(staged, self.path / "store.json")
+            finally:
+                staged.unlink(missing_ok=True)
         if _read_shape(self.path / "store.json") != self.shape:
             raise StoreError(
                 f"another command has just made {self.path} with another image size: "
@@ -364,13 +376,13 @@ def read_image_shape(text: bytes | str, where: Path) -> Shape:
     try:
         found = json.loads(text)
         version, image = found["format"], found["image"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{where} is no augkit store: its description is unreadable") from error
     if version != FORMAT_VERSION:
         raise FormatError(newer(str(where), version))
     try:
         shape = (int(image["height"]), int(image["width"]), int(image["channels"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FormatError(f"{where} does not say what size its images are") from error
     return shape
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from augkit.errors import DamagedStore, FormatError
+from augkit.errors import DamagedStore, FormatError, StoreError
 from augkit.store.entries import fault_of, is_modest
 
 FORMAT_VERSION = 1
@@ -71,6 +71,18 @@ def decode_entry(content: bytes, where: str) -> Entry:
     if fault:
         raise DamagedStore(f"{where} cannot be used: {fault}; get the store again")
     return signed(entry)
+
+
+def require_readable(content: bytes) -> None:
+    """Raise StoreError for a log entry that this store could not be read with, once committed."""
+    fault = f"it has {len(content)} bytes"
+    if is_modest(content):
+        fault = fault_of(json.loads(content))
+    if fault:
+        raise StoreError(
+            f"nothing was committed, for the log could not be read again: {fault}; take shorter "
+            "names, fewer images at once, or another plugin"
+        )
 
 
 def newer(where: str, version: object) -> str:

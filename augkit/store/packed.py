@@ -28,8 +28,15 @@ from augkit.errors import DamagedStore, FormatError, StoreError
 from augkit.interfaces import Shape
 from augkit.store import durable
 from augkit.store.folder import LOST, copy_shard, read_image_shape
-from augkit.store.format import FORMAT_VERSION, canonical, is_abandoned, staged_name
+from augkit.store.format import (
+    FORMAT_VERSION,
+    canonical,
+    is_abandoned,
+    require_readable,
+    staged_name,
+)
 from augkit.store.models import FILE_NAME
+from augkit.store.plain import require_plain
 from augkit.store.screening import identity, require_examined, trust
 from augkit.store.shards import SPARE, new_h5, readable
 
@@ -99,8 +106,9 @@ class PackedFile:
         """Commit by replacing the file with a longer one. False if somebody else was faster.
 
         things: staged paths by "shards/NAME" and "models/NAME". The staged folder of a model is
-        the caller's to remove.
+        the caller's to remove. Raises StoreError for an entry that could not be read again.
         """
+        require_readable(entry)
         with durable.writing(self.path):
             staged = self.stage()
             try:
@@ -196,6 +204,11 @@ class PackedFile:
             file.close()
             raise
 
+    def examine(self, shard: str | None = None) -> None:
+        """Examine the file, known or not. Raises DamagedStore. With a shard: that was done."""
+        if shard is None and self.path.exists():
+            require_examined(self.path, "packed", anew=True)
+
     def files(self, names: list[str]) -> Iterator[tuple[Path, int, list[str]]]:
         """Yield the one file, unless it may not be read: path, where the hash begins, shards."""
         try:
@@ -252,8 +265,15 @@ class PackedFile:
         return [f"{self.path}: the bytes are not those that were committed"]
 
     def side_folder(self, name: str) -> Path:
-        """Return a folder for what is not part of the data: results, cache or training."""
-        return self.path.parent / f".{self.path.name}.{name}"
+        """Return a folder for what is not part of the data: results, cache or training.
+
+        Raises DamagedStore if it is a link, or holds one: it may have come with the file.
+        """
+        folder = self.path.parent / f".{self.path.name}.{name}"
+        if folder.is_symlink():
+            raise DamagedStore(f"{folder} is a link: augkit follows none within a store; remove it")
+        require_plain(folder)
+        return folder
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[h5py.File]:

@@ -167,6 +167,8 @@ class Snapshot:
 
     def _given(self, column: np.ndarray) -> np.ndarray:
         """Return the parts that the images came with. Raises DamagedStore for what is none."""
+        if len(column):
+            require_whole(column, f"{self.path}: images came with parts")
         if len(column) and not -1 <= column.min() <= column.max() < len(PARTS):
             raise DamagedStore(f"{self.path}: an image came with a part that does not exist")
         return column.astype(np.int8)
@@ -174,6 +176,7 @@ class Snapshot:
     def _labels(self, entry: Entry, labels: np.ndarray) -> np.ndarray:
         """Return labels as indices into the classes of the store; a shard counts its own."""
         index = np.array([self.classes.index(c) for c in entry["shard_classes"]], np.int64)
+        require_whole(labels, f"{self.path}: commit {entry['number']} has labels")
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(index):
             raise DamagedStore(f"{self.path}: commit {entry['number']} has labels without a class")
         return index[labels]
@@ -185,7 +188,11 @@ class Snapshot:
             if entry["kind"] == "ingest":
                 named = _shard_name(entry)
                 with self._pool.shard(named.name, named.rows) as shard:
-                    found.append(shard.column("source_size"))
+                    sizes = shard.column("source_size")
+                    require_whole(sizes[..., :1].ravel(), f"{self.path}: images have sizes")
+                    if sizes.shape != (named.rows, 2):
+                        raise DamagedStore(f"{self.path}: images have sizes that are none")
+                    found.append(sizes)
         return np.concatenate(found)
 
     @cached_property
@@ -322,6 +329,7 @@ class Snapshot:
             parents = shard.column("parent")
         if parents.ndim != 1:
             raise DamagedStore(f"run {run!r} has rows of several parents, which cannot be followed")
+        require_whole(parents, f"run {run!r} has parents")
         if found.rows and not (parents.min() >= 0 and parents.max() < len(self.real.keys)):
             raise DamagedStore(f"run {run!r} has rows whose parent does not exist")
         return parents
@@ -337,6 +345,9 @@ class Snapshot:
             if not (shard.has("nearest") and shard.has("nearest_score")):
                 return None
             nearest, score = shard.column("nearest"), shard.column("nearest_score")
+        require_whole(nearest, f"run {run!r} has relatives")
+        if score.dtype.kind != "f" or score.ndim != 1:
+            raise DamagedStore(f"run {run!r} has likenesses that are no numbers")
         if found.rows and not (nearest.min() >= 0 and nearest.max() < len(self.real.keys)):
             raise DamagedStore(f"run {run!r} has rows that resemble an image that does not exist")
         return nearest, score
@@ -431,6 +442,7 @@ class Snapshot:
     def _run_rows(self, run: Run) -> Rows:
         with self._pool.shard(run.shard.name, run.rows) as shard:
             labels = shard.column("labels")
+        require_whole(labels, f"run {run.name!r} has labels")
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.classes)):
             raise DamagedStore(f"run {run.name!r} has labels that are no class")
         return _all_rows(run.shard, labels)
@@ -446,6 +458,12 @@ def _require(kind: str, names: Sequence[str], there: Sequence[str]) -> None:
     for name in names:
         if name not in there:
             raise OptionError(f"there is no {kind} {name!r}; there are: {', '.join(there)}")
+
+
+def require_whole(column: np.ndarray, said: str) -> None:
+    """Raise DamagedStore unless a column, (N,), holds whole numbers: it is used as an index."""
+    if column.ndim != 1 or column.dtype.kind not in "iu":
+        raise DamagedStore(f"{said} that are no whole numbers: {column.dtype} {column.shape}")
 
 
 def in_conflict(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -477,6 +495,8 @@ def _column(shard: Any, name: str, rows: int) -> np.ndarray:
         return np.full(rows, -1, np.int8)
     values = shard.column(name)
     if name == "source_sha256":
+        if values.shape != (rows, 32) or values.dtype != np.uint8:
+            raise DamagedStore(f"shard {shard.name} has hashes that are none")
         return np.array([bytes(v).hex() for v in values], str)
     return values
 

@@ -36,14 +36,16 @@ _TRIES = 100
 """How often a file may be replaced by other commands while it is looked at."""
 
 
-def require_examined(path: Path, kind: Kind) -> str:
+def require_examined(path: Path, kind: Kind, *, anew: bool = False) -> str:
     """Return the identity of a file that HDF5 may open. Raises DamagedStore, or OSError.
 
-    One that is not known is examined first, unless AUGKIT_EXAMINE is `never`.
+    One that is not known is examined first, unless AUGKIT_EXAMINE is `never`. anew: also one that
+    is known: what rots on a disk keeps its times.
     """
     for _ in range(_TRIES):
         name = identity(path, kind)
-        if os.environ.get("AUGKIT_EXAMINE") == "never" or name in examined:
+        known = name in examined and not anew
+        if os.environ.get("AUGKIT_EXAMINE") == "never" or known:
             return name
         fault = _examiner.examine(path, kind)
         if identity(path, kind) == name:

@@ -11,6 +11,7 @@ derived rows:  parent, params
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -62,11 +63,20 @@ class ShardWriter:
         with durable.writing(path.parent):
             self._file = new_h5(path, size)
         self._claimed = size + SPARE
+        self._checks: list[int] = []
+        self._masked: list[np.ndarray] = []
+        try:
+            self._begin(attributes, masks)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _begin(self, attributes: dict[str, Any], masks: bool) -> None:
+        """Write what comes before the rows."""
+        shape, expected = self._shape, self._expected
         self._run = new_run(self._file, "images", (expected, *shape)) if expected else None
         self._images = self._dataset("images", shape) if self._run is None else None
         self._masks = self._dataset("masks", _packed_shape(shape)) if masks else None
-        self._checks: list[int] = []
-        self._masked: list[np.ndarray] = []
         for name, value in attributes.items():
             self._file.attrs[name] = value if isinstance(value, (str, int)) else json.dumps(value)
 
@@ -134,9 +144,11 @@ class ShardWriter:
             self._claimed = wanted
 
     def discard(self) -> None:
-        """Close and delete the staged file."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        """Close and delete the staged file, if it is still there."""
+        with durable.interrupts_held():
+            self._file.close()
+            with contextlib.suppress(OSError):  # a disk that refuses this, refused that
+                self.path.unlink()
 
 
 def new_h5(path: Path, size: int, *, userblock_size: int = 0) -> h5py.File:

@@ -7,6 +7,7 @@ import datetime
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +151,21 @@ class DatasetStore:
 
         expected: how many rows will come, if that is known.
         """
-        about = {"format": f"augkit shard, version {FORMAT_VERSION}", **attributes}
         with self.standing().held():
-            return ShardWriter(
-                self._form.stage(), self.shape, about, masks=masks, expected=expected
-            )
+            return self._write_shard(attributes, masks, expected)
+
+    def _write_shard(
+        self, attributes: dict[str, Any], masks: bool, expected: int | None
+    ) -> ShardWriter:
+        about = {"format": f"augkit shard, version {FORMAT_VERSION}", **attributes}
+        return ShardWriter(self._form.stage(), self.shape, about, masks=masks, expected=expected)
+
+    def new_shard(
+        self, attributes: dict[str, Any], *, masks: bool, expected: int | None = None
+    ) -> durable.Lent[ShardWriter]:
+        """Lend what `write_shard` returns; if it is not committed, nothing is left of it."""
+        make = partial(self._write_shard, attributes, masks, expected)
+        return durable.Lent(make, ShardWriter.discard, self.standing().held)
 
     def stage_model(self) -> Path:
         """Return a new empty folder for a plugin to save a model in; `commit` takes it from there.
@@ -162,10 +173,17 @@ class DatasetStore:
         Whoever does not commit it removes it; if it is killed, the next writer does.
         """
         with self.standing().held():
-            folder = self._form.stage(".model")
-            with durable.writing(self.path):
-                folder.mkdir()
+            return self._stage_model()
+
+    def _stage_model(self) -> Path:
+        folder = self._form.stage(".model")
+        with durable.writing(self.path):
+            folder.mkdir()
         return folder
+
+    def new_model(self) -> durable.Lent[Path]:
+        """Lend what `stage_model` returns; it is gone afterwards, committed or not."""
+        return durable.Lent(self._stage_model, durable.remove, self.standing().held)
 
     def commit(
         self,

@@ -74,6 +74,7 @@ def verify(store: DatasetStore, *, progress: Progress = silent) -> Verification:
     """Return what is wrong with a store: hashes, log, models, groups and folds, lineage, labels."""
     found = Verification(str(store.path))
     try:
+        store._form.examine()
         snapshot = store.snapshot()
     except DamagedStore as error:
         found.problems += [*_check_files(store, [], silent), Problem("log", str(error))]
@@ -132,6 +133,7 @@ def _look_into(store: DatasetStore, entry: Entry) -> _Looked:
     about = entry["shard"]
     found = _Looked(f"shard {about['name']} ({_subject(entry)})", about)
     try:
+        store._form.examine(about["name"])
         with store._pool.shard(about["name"], about["rows"]) as opened:
             found.opened, found.rows = True, opened.lying()
             if found.rows is None:

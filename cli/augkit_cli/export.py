@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from augkit_cli.arguments import DATASETS, FOLDS, JSON, SPLIT, STORE, TEST_ON, names
-from augkit_cli.output import progress
+from augkit_cli.output import plain, progress
 
 
 @click.command()
@@ -68,4 +68,4 @@ def export(
             progress=bar,
             **flags,
         )
-    click.echo(result.to_json() if as_json else str(result))
+    click.echo(result.to_json() if as_json else plain(str(result)))

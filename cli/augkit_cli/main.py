@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import sys
@@ -15,7 +16,7 @@ from augkit.errors import AugkitError, OptionError
 from augkit.tables import counted
 from augkit_cli.arguments import DATASETS, FOLDS, JSON, MADE_FOR, SPLIT, STORE, TEST_ON, names
 from augkit_cli.export import export
-from augkit_cli.output import configure_logging, progress
+from augkit_cli.output import configure_logging, plain, progress
 from augkit_cli.plugin import plugin
 
 _WORKERS = click.option(
@@ -190,7 +191,7 @@ def augment(
     if as_json:
         click.echo("[" + ", ".join(r.to_json() for r in results) + "]")
     else:
-        click.echo("\n".join(map(str, results)))
+        click.echo(plain("\n".join(map(str, results))))
 
 
 @augkit.command()
@@ -343,16 +344,18 @@ def study(
     import augkit as ak
 
     if (file is None) == (preset is None):
-        raise OptionError("name a YAML file, or give --preset paper")
+        both = ", not both" if file else ""
+        raise OptionError(f"name a YAML file, or give --preset paper{both}")
     asked = preset or str(file)
-    if dry_run:
-        _print(ak.plan(asked, store), as_json)
-    elif task is not None:
-        click.echo(ak.run_task(asked, task, store))
-    else:
-        with progress() as bar:
+    found: Any
+    with progress() as bar:
+        if dry_run:
+            found = ak.plan(asked, store)
+        elif task is not None:
+            found = ak.run_task(asked, task, store)
+        else:
             found = ak.study(asked, store, progress=bar, **flags)
-        _print(found, as_json)
+    _print(found, as_json and (dry_run or task is None))
 
 
 @augkit.command()
@@ -423,7 +426,9 @@ def preview(store: str | None, runs: tuple[str, ...], as_json: bool, **flags: An
     """
     import augkit as ak
 
-    _print(ak.preview(store, runs=runs or None, **flags), as_json)
+    with progress():
+        found = ak.preview(store, runs=runs or None, **flags)
+    _print(found, as_json)
 
 
 @augkit.command()
@@ -578,7 +583,7 @@ def plugins(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(found.to_json())
     else:
-        click.echo(plugin_options(found.named(name)) if name else plugin_listing(found))
+        click.echo(plain(plugin_options(found.named(name)) if name else plugin_listing(found)))
 
 
 augkit.add_command(plugin)
@@ -595,11 +600,11 @@ def demo(folder: str) -> None:
 
     with progress() as bar:
         shown = ak.demo(folder, progress=bar)
-    click.echo(str(shown))
+    click.echo(plain(str(shown)))
 
 
 def _print(result: Any, as_json: bool) -> None:
-    click.echo(result.to_json() if as_json else str(result))
+    click.echo(result.to_json() if as_json else plain(str(result)))
 
 
 def _options(pairs: Sequence[str]) -> dict[str, str]:
@@ -633,11 +638,17 @@ def run() -> None:
         _fail(error.format_message(), 2)
     except click.exceptions.Exit as exit:
         sys.exit(exit.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("stopped; what was committed stays, the rest is made by the same line again", 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _fail(f"{str(error.filename)[:60]}...: the name is too long; give a shorter one", 2)
+    except MemoryError:
+        _fail("there is not enough memory for this: ask for fewer images or fewer workers", 2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped; what was committed stays, the rest is made by the same line again", 130)
 
 
 def _usage(error: click.UsageError) -> str:

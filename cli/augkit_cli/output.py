@@ -7,6 +7,7 @@ import inspect
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,28 @@ if TYPE_CHECKING:  # they would import numpy, which --help does without
 
 
 def configure_logging() -> None:
-    """Send the messages of the core to stderr, a plain line each."""
+    """Send the messages of the core to stderr, a plain line each.
+
+    Pillow's warnings over damaged images are none: such an image is named with the reason.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\b")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("augkit: %(message)s"))
+    handler.setFormatter(_Plain("augkit: %(message)s"))
     logger = logging.getLogger("augkit")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
+
+
+def plain(text: str) -> str:
+    """Return text for a terminal: what names hold besides letters is shown, and not obeyed."""
+    return "\n".join(map(one_line, text.split("\n")))
+
+
+class _Plain(logging.Formatter):
+    """Shows messages as `plain` text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
 
 
 @contextlib.contextmanager
@@ -31,11 +48,12 @@ def progress() -> Iterator[Progress]:
     """Yield a progress that shows on stderr every stage longer than a second.
 
     On a terminal as bars, one for each stage that is under way; in a file or a log as a line a
-    minute.
+    minute. What a plugin prints meanwhile goes to stderr as well: stdout is for results.
     """
     bars = _Bars() if sys.stderr.isatty() else _Lines()
     try:
-        yield bars
+        with contextlib.redirect_stdout(sys.stderr):
+            yield bars
     finally:
         bars.close()
 
@@ -133,7 +151,7 @@ def plugin_options(plugins: Sequence[Plugin]) -> str:
     """Return what plugins of one name do, and their options, as tables."""
     parts = []
     for plugin in plugins:
-        doc = inspect.getdoc(plugin.made_by) or ""
+        doc = _doc(plugin)
         head = f"{plugin.kind} {plugin.name}, {plugin.distribution} {plugin.version}"
         parts += [head, doc] if doc else [head]
         if plugin.about:
@@ -149,8 +167,14 @@ _FACTS = ["classifier", "parameters", "made for", "weights", "here", "source", "
 
 
 def _line(plugin: Plugin) -> list[str]:
-    said = (plugin.made_by.__doc__ or "").strip().partition("\n")[0]
+    said = _doc(plugin).partition("\n")[0]
     return [plugin.name, plugin.family, f"{plugin.distribution} {plugin.version}", said]
+
+
+def _doc(plugin: Plugin) -> str:
+    """Return what a plugin says it does; empty where that is no text."""
+    doc = plugin.made_by.__doc__
+    return inspect.cleandoc(doc) if isinstance(doc, str) else ""
 
 
 def _facts(plugin: Plugin) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from augkit_cli.arguments import JSON
-from augkit_cli.output import progress
+from augkit_cli.output import plain, progress
 
 
 @click.group()
@@ -52,6 +52,6 @@ def check(package: str, timeout: float, as_json: bool) -> None:
 
     with progress() as bar:
         found = examination.check(package, timeout=timeout, progress=bar)
-    click.echo(found.to_json() if as_json else str(found))
+    click.echo(found.to_json() if as_json else plain(str(found)))
     if not found.sound:
         sys.exit(1)

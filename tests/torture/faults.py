@@ -23,9 +23,11 @@ may stay behind until the next one is committed."""
 _ERRORS = {
     "disk full": errno.ENOSPC, "read-only": errno.EROFS, "input/output error": errno.EIO,
 }  # fmt: skip
-_SPARED = {"pwrite64", "ftruncate", "unlink", "rmdir"}
-"""Where a full or read-only disk refuses nothing: space is claimed before HDF5 writes. Nor does
-Python answer a signal within HDF5."""
+_SPARED = {"pwrite64", "ftruncate"}
+"""Where a disk refuses nothing: space is claimed before HDF5 writes. Nor does Python answer a
+signal within HDF5."""
+_REMOVING = {"unlink", "rmdir"}
+"""What a full disk still does, and what comes to nothing where there is nothing."""
 
 
 class Saboteur:
@@ -37,11 +39,13 @@ class Saboteur:
 
     def __call__(self, call: Call, do: Do, half: Do | None) -> Any:
         self.n += 1
-        if self.n >= self.at and self.fault in _ERRORS and call.name not in _SPARED:
+        gone = self.fault == "disk full" or not os.path.lexists(call.path)
+        spared = _SPARED | (_REMOVING if gone else set())
+        if self.n >= self.at and self.fault in _ERRORS and call.name not in spared:
             number = _ERRORS[self.fault]
             if self.fault in LASTING or self.n == self.at:
                 raise OSError(number, os.strerror(number), call.path)
-        if self.n >= self.at and self.fault.startswith("SIG") and call.name not in _SPARED:
+        if self.n >= self.at and self.fault.startswith("SIG") and call.name not in spared:
             self.fault, fault = "", self.fault
             os.kill(os.getpid(), getattr(signal, fault))
         result = do()
@@ -50,6 +54,8 @@ class Saboteur:
 
     def say(self, how: str) -> None:
         """Leave word of how the command ended."""
+        if self.at and not self.fault and not how:
+            how = "the signal was lost"
         self.fault, self.at = "", 0
         self.told.write_text(json.dumps([how, self.committed]))
 
@@ -62,6 +68,7 @@ def trial(world: World, kind: str, fault: str, at: int, root: Path) -> Tally:
     def work() -> None:
         saboteur = Saboteur(fault, at, path, told)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if fault == "SIGTERM":
             told.write_text(json.dumps(["SIGTERM", False]))
         install(saboteur, path.parent)

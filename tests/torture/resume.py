@@ -1,4 +1,8 @@
-"""Commands that are killed and given again: the same bytes, and how much is done twice."""
+"""Commands that are killed and given again: the same bytes, and how much is begun twice.
+
+What is begun is noted in a file: each fit of a classifier, each training step of a generator, each
+block of images. A command is killed before a call that changes the disk, or as it begins something.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +23,14 @@ import numpy as np
 from PIL import Image
 
 import augkit as ak
+from augkit import making, studies
 from augkit.designs import Design
 from augkit.store.locate import is_store
 from augkit.testing import phantoms
 
 from .calls import Call, Do, install
 from .kills import child
-from .worlds import FORMS, Contents, Tally, digest
+from .worlds import FORMS, Contents, Tally, contents, digest
 
 CLASSES = ("benign", "malignant", "normal")
 DAGAN = {
@@ -55,7 +61,57 @@ def study(root: Path, form: str) -> int:
     """Do a small study in one child process; return how many fits that took."""
     about = {"classifiers": ["linear"], "arms": ["real", "flip"], "folds": 5, "seeds": 3}
     asked = Design.of(about, "the study")
+    studies._do = in_worker
     return ak.study(asked, root / FORMS[form], workers=1).computed
+
+
+_do = studies._do
+
+
+def in_worker(task: Any) -> None:
+    """Do one task of a study in its child process, and note what is begun."""
+    global _noting
+    if not _noting:
+        _noting = True
+        note_what_is_begun("study", lambda: None)
+    _do(task)
+
+
+_noting = False
+_NOTES = "AUGKIT_TORTURE_NOTES"
+
+
+def note_what_is_begun(command: str, also: Callable[[], None]) -> None:
+    """Note each fit, step and block that this process begins, and then do something."""
+    from augkit_classifiers.linear import Linear
+
+    _noted(Linear, "fit", "fit", also)
+    _noted(making, "_make", "block", also)
+    if command == "dagan":
+        from augkit_dagan import training
+
+        training.CHECKPOINT_SECONDS, training.TURN_SECONDS = -1.0, 0.0  # after each step
+        _noted(training.ClassTraining, "_generator_step", "step", also)
+
+
+def _is_rehearsal(first: Any) -> bool:
+    """Return True for a training that is only to show that there is enough memory."""
+    return hasattr(first, "context") and first.context.folder is None
+
+
+def _noted(owner: Any, name: str, what: str, also: Callable[[], None]) -> None:
+    real = getattr(owner, name)
+
+    def noted(*args: Any, **more: Any) -> Any:
+        if _is_rehearsal(args[0]):
+            return real(*args, **more)
+        handle = os.open(os.environ[_NOTES], os.O_WRONLY | os.O_APPEND)
+        os.write(handle, f"{what}\n".encode())
+        os.close(handle)
+        also()
+        return real(*args, **more)
+
+    setattr(owner, name, noted)
 
 
 def augment(root: Path, form: str) -> int:
@@ -95,32 +151,32 @@ COMMANDS: dict[str, Callable[[Path, str], int]] = {
     "ingest": ingest, "augment": augment, "evaluate": evaluate,
     "study": study, "dagan": dagan, "export": export, "pack": pack,
 }  # fmt: skip
-KEPT = {"evaluate", "study"}
-"""These keep every task that is done; the others are one task."""
+KEPT = {"evaluate": ("fit",), "study": ("fit",), "dagan": ("step", "block")}
+"""What these keep; the others are one task."""
 
 
-def outcome(root: Path, form: str) -> Contents:
-    """Return digests of all that a command can leave: rows, results, outcomes, exported files."""
+def outcome(root: Path) -> Contents:
+    """Return digests of all that a command can leave: rows, models, results, outcomes, exports."""
     found: Contents = {}
     for path in sorted(root.rglob("*")):
         name, inside = str(path.relative_to(root)), {p.name for p in path.parents}
         if "~" in path.name:
             continue  # left by the killed command; the next one removes it
         if not inside & {"shards", "tmp"} and is_store(path):
-            snapshot = ak.open(path).snapshot()
-            found[name] = digest(snapshot.inspect()[:], snapshot.real.keys, snapshot.real.folds)
-            for run in snapshot.runs:
-                found[f"{name}: {run}"] = digest(snapshot.inspect(run)[:], snapshot.params(run))
+            store = ak.open(path)
+            real = store.snapshot().real.folds, store.snapshot().real.groups
+            found |= {f"{name}: {what}": value for what, value in contents(store).items()}
+            found[name] = digest(*real)
+            store.close()
         elif path.is_file() and (kept := _kept(path)):
-            where = "results" if "results" in str(path.parent.name) else path.parent.name
-            found[f"{where}/{path.name}"] = kept
+            found[name] = kept
     return found
 
 
 def _kept(path: Path) -> str | None:
     """Return a digest of a result, an outcome, or an exported file; None for anything else."""
     folder = path.parent.name
-    if folder == "exported":
+    if any(parent.name == "exported" for parent in path.parents):
         return digest(np.frombuffer(path.read_bytes(), np.uint8))
     if path.suffix == ".json" and folder.endswith(("results", "outcomes")):
         value = json.loads(path.read_bytes())
@@ -133,42 +189,46 @@ def _kept(path: Path) -> str | None:
 
 @dataclass
 class Deadly:
-    """Kills this process before a call."""
+    """Kills this process before a call, or as it begins something."""
 
     at: int
     n: int = 0
 
     def __call__(self, call: Call, do: Do, half: Do | None) -> Any:
+        self.step()
+        return do()
+
+    def step(self) -> None:
         self.n += 1
         if self.n == self.at:
             os.kill(os.getpid(), signal.SIGKILL)
-        return do()
 
 
-def _counted(command: str, form: str, root: Path) -> int:
-    """Return how many calls a command makes that change the disk."""
-    told = root.parent / "calls.txt"
+def _run(command: str, form: str, root: Path, at: int) -> int:
+    """Run a command in a child process, and kill it at a point; return the number of the child."""
+    told = root.parent / "points.txt"
 
     def work() -> None:
-        watch = Deadly(-1)
-        install(watch, root)
+        watch = Deadly(at)
+        if command != "study":
+            install(watch, root)
+            note_what_is_begun(command, watch.step)
         COMMANDS[command](root, form)
         n, watch.at = watch.n, -1
         told.write_text(str(n))
 
-    assert os.waitpid(child(work), 0)[1] == 0, command
-    return int(told.read_text())
+    return child(work)
+
+
+def _points(command: str, form: str, root: Path) -> int:
+    """Run a command to its end; return at how many points it can be killed."""
+    assert os.waitpid(_run(command, form, root, -1), 0)[1] == 0, command
+    return int((root.parent / "points.txt").read_text())
 
 
 def _kill(command: str, form: str, root: Path, at: int, seconds: float) -> bool:
-    """Run a command and kill it: before a call, or, if it has children that work, after a time."""
-
-    def work() -> None:
-        if command != "study":
-            install(Deadly(at), root)
-        COMMANDS[command](root, form)
-
-    pid = child(work)
+    """Run a command and kill it at a point; a study, which has children that work, after a time."""
+    pid = _run(command, form, root, at)
     if command == "study":
         time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
@@ -176,37 +236,61 @@ def _kill(command: str, form: str, root: Path, at: int, seconds: float) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
-def campaign(command: str, form: str, root: Path, n: int, seed: int = 0) -> tuple[Tally, int, int]:
-    """Kill a command n times; return what was found, the work it has in all, and most done twice.
+@dataclass
+class Resumed:
+    """What the kills of one command led to."""
 
-    The work of evaluate and study is fits, that of the others the command itself.
-    """
+    tally: Tally
+    begun: Counter[str]
+    """How many fits, steps and blocks an undisturbed command begins."""
+    twice: Counter[str]
+    """How many of them were begun twice, at most."""
+
+
+def campaign(command: str, form: str, root: Path, n: int, seed: int = 0) -> Resumed:
+    """Kill a command n times, each time a fresh one, and give it again."""
     _warm_up(command)
     shutil.rmtree(root, ignore_errors=True)
     base, here, rng = root / "base", root / "here", np.random.default_rng(seed)
     prepare(base, form)
+    os.environ[_NOTES] = str(root / "begun.txt")
     _begin(base, here)
     began = time.monotonic()
-    total = _work(command, form, here)
-    took, expected, found, twice = time.monotonic() - began, outcome(here, form), Tally(), 0
+    _points(command, form, here)
+    took, begun, expected = time.monotonic() - began, _begun(root), outcome(here)
     _begin(base, here)
-    calls = _counted(command, form, here)
-    for _ in range(n):
+    points = _points(command, form, here)
+    found = Resumed(Tally(), begun, Counter())
+    assert outcome(here) == expected, f"{command} does not repeat itself"
+    while found.tally.n < n:
         _begin(base, here)
-        at = int(rng.integers(1, calls + 1))
-        if not _kill(command, form, here, at, rng.uniform(0.2, 1) * took):
+        at = int(rng.integers(1, max(points, 1) + 1))  # a study has none of its own
+        if not _kill(command, form, here, at, rng.uniform(0.1, 1) * took):
             continue
-        found.n += 1
-        before = outcome(here, form)
-        kept = sum(name.startswith("results/") for name in before)
-        again = _work(command, form, here) if before != expected or command in KEPT else 0
-        if command in KEPT:
-            found.lost += again + kept != total
-            twice = max(twice, int(again > 0))
-        if outcome(here, form) != expected:
-            found.errors += 1
-            found.notes.append(f"{form}: {command} killed at {at} of {calls}: another outcome")
-    return found, total, twice
+        where = f"{form}: {command} killed at {at} of {points}"
+        _go_on(command, form, here, expected, found, where)
+    return found
+
+
+def _go_on(
+    command: str, form: str, here: Path, expected: Contents, found: Resumed, where: str
+) -> None:
+    """Give a killed command again, and hold what it did against what it had to do."""
+    found.tally.n += 1
+    if outcome(here) != expected:
+        status = os.waitpid(_run(command, form, here, -1), 0)[1]
+        if status or outcome(here) != expected:
+            found.tally.errors += 1
+            found.tally.notes.append(f"{where}: another outcome")
+    twice = _begun(here.parent) - found.begun
+    found.twice |= twice
+    if any(twice[what] > 1 for what in KEPT.get(command, ())):
+        found.tally.lost += 1
+        found.tally.notes.append(f"{where}: begun twice: {dict(twice)}")
+
+
+def _begun(root: Path) -> Counter[str]:
+    return Counter((root / "begun.txt").read_text().split())
 
 
 def _warm_up(command: str) -> None:
@@ -214,7 +298,10 @@ def _warm_up(command: str) -> None:
     for name in ak.__all__:
         getattr(ak, name)
     needed = ["scipy.stats", "sklearn.linear_model", "augkit_classifiers.linear", "augkit.quality"]
-    for name in [*needed, *(["augkit_dagan.training"] if command == "dagan" else [])]:
+    for name in [
+        *needed,
+        *(["augkit_dagan.training", "torch._dynamo"] if command == "dagan" else []),
+    ]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
@@ -223,14 +310,4 @@ def _begin(base: Path, here: Path) -> None:
     """Make a fresh copy, always in the same place: an outcome names its store."""
     shutil.rmtree(here, ignore_errors=True)
     shutil.copytree(base, here)
-
-
-def _work(command: str, form: str, root: Path) -> int:
-    """Run a command to its end in a child process; return how much work that was."""
-    told = root.parent / "work.txt"
-
-    def work() -> None:
-        told.write_text(str(COMMANDS[command](root, form)))
-
-    assert os.waitpid(child(work), 0)[1] == 0, command
-    return int(told.read_text())
+    (here.parent / "begun.txt").write_text("")

@@ -54,14 +54,10 @@ def commit_run(path: Path, number: int) -> None:
 def commit_model(path: Path, number: int) -> None:
     """Commit a model; its content follows from its number alone."""
     store = ak.open(path)
-    staged = store.stage_model()
-    try:
-        with durable.writing(path):
-            (staged / "settings.json").write_text(f'{{"number": {number}}}')
-            (staged / "weights.safetensors").write_bytes(bytes([number]) * 9000)
+    with store.new_model() as staged, durable.writing(path):
+        (staged / "settings.json").write_text(f'{{"number": {number}}}')
+        (staged / "weights.safetensors").write_bytes(bytes([number]) * 9000)
         store.commit(lambda _: _about_model(number), model=staged)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _about_model(number: int) -> dict[str, Any]:
@@ -89,13 +85,14 @@ def contents(store: DatasetStore) -> Contents:
         rows = real.datasets == name
         columns = (pixels, real.keys, real.labels, real.sha256)
         found[name] = digest(*(each[rows] for each in columns))
-    for name in snapshot.runs:
-        made = snapshot.inspect(name)
-        found[name] = digest(made[:], made.labels, snapshot.parents(name), snapshot.params(name))
+    for name, run in snapshot.runs.items():
+        made, fitted = snapshot.inspect(name), run.fitted_on
+        lineage = snapshot.parents(name) if fitted is None else fitted
+        found[name] = digest(made[:], made.labels, lineage, snapshot.params(name))
     for model in snapshot.models.values():
         with store.model_folder(model.name) as folder:
             files = [np.frombuffer(p.read_bytes(), np.uint8) for p in sorted(folder.iterdir())]
-        found[model.note] = digest(*files, model.fitted_on)
+        found[model.note or model.name] = digest(*files, model.fitted_on)
     return found
 
 
@@ -136,6 +133,11 @@ class Tally:
         self.visible += other.visible
         self.errors += other.errors
         self.notes += other.notes
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return n, lost, visible, errors."""
+        return self.n, self.lost, self.visible, self.errors
 
     @property
     def clean(self) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from augkit.errors import TrainingFailed
 from augkit.store import durable
 from augkit.store.format import canonical
+from augkit.store.plain import is_hollow
 
 State = dict[str, Tensor]
 
@@ -41,6 +42,8 @@ def read(folder: Path, label: int) -> tuple[State, dict[str, Any], Path] | None:
     if not path.exists():
         return None
     try:
+        if is_hollow(path.lstat()):
+            raise ValueError("a hole")
         with safe_open(path, "pt") as file:
             known = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -11,6 +11,7 @@ import numpy as np
 from augkit.errors import InputError, OptionError
 from augkit.interfaces import Augmenter, Context, Fitted, Samples, Shape
 from augkit.options import SIZE, option, size_of
+from augkit.tables import counted
 
 if TYPE_CHECKING:  # they import torch
     from augkit_dagan.sampling import Generators
@@ -148,8 +149,9 @@ class Dagan(Augmenter):
         for name, n in zip(context.classes, counts.tolist(), strict=True):
             if 0 < n < LEAST_IMAGES:
                 raise InputError(
-                    f"class {name!r} has {n} training images; dagan needs at least {LEAST_IMAGES} "
-                    "of each class. Ingest more, or use a traditional augmenter for this data"
+                    f"class {name!r} has {counted(n, 'training image')}; dagan needs at least "
+                    f"{LEAST_IMAGES} of each class. Ingest more, or use a traditional augmenter "
+                    "for this data"
                 )
         made = train_generators(settled, train, context)
         self.generators_: Generators = made[0]

@@ -26,6 +26,8 @@ from augkit_dagan.networks import Generator, build_generator
 BLOCK = 16
 
 _FORMAT = "augkit dagan 1"
+_MOST_LAYERS = 12
+"""An image of 4096 pixels is halved ten times."""
 _WEIGHTS, _MODEL = "weights.safetensors", "model.json"
 
 
@@ -138,8 +140,11 @@ class Generators:
     def _from(cls, about: dict[str, Any], tensors: dict[str, Tensor]) -> Generators:
         size, shape = tuple(map(int, about["size"])), tuple(map(int, about["shape"]))
         latent, widths = int(about["latent"]), tuple(map(int, about["widths"]))
+        labels = [*map(int, about["labels"])]
+        if len(widths) > _MOST_LAYERS or len(set(labels)) != len(labels):
+            raise ValueError("more layers or classes than a model can have")
         networks = {}
-        for label in map(int, about["labels"]):
+        for label in labels:
             network = build_generator(latent, widths, (size[0], size[1]), shape[2])
             prefix = f"{label}."
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
