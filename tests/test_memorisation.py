@@ -221,5 +221,8 @@ def test_copies_of_busi_are_found_and_its_other_patients_are_not(tmp_path):
         nearest = made.nearest(planted(train[chosen], kind))
         assert made.copies(nearest).mean() >= 0.95, kind
         assert (groups[nearest.index] == groups[chosen]).mean() >= 0.95, kind
-    strangers = everything[(parts == 1) | (parts == 2)]
+    # Five views of one lesion score too low to be called relatives: these are no strangers.
+    views = [f"benign ({n}).png" for n in (204, 206, 249, 282, 303)]
+    known = np.array([key.endswith(tuple(views)) for key in snapshot.real.keys.tolist()])
+    strangers = everything[((parts == 1) | (parts == 2)) & ~known]
     assert made.copies(made.nearest(strangers)).mean() <= 0.01
