@@ -43,18 +43,19 @@ class Gate:
 
     def blocks(self, how: Making, draft: Draft) -> Iterator[np.ndarray]:
         """Yield the images in order, uint8 (n, H, W, C); while one block is compared, the next
-        is made.
+        is made, unless there is one worker.
 
         A row that is drawn again has its new parameters in the plan. draft: has the blocks that
         were made before, and keeps each new one.
         """
-        start = 0
+        start, window = 0, 1 if how.workers == 1 else None  # one: a kill costs one block
         for block in draft.read(self._fits):
             yield self._taken(block, start)
             start += len(block["images"])
         plan = Plan(self.plan.parents[start:], self.plan.labels[start:], self.plan.params[start:])
         with ThreadPoolExecutor(how.workers or usable_cores()) as pool:
-            for images, _, _ in make_blocks(self.augmenter, self.source, plan, how):
+            made = make_blocks(self.augmenter, self.source, plan, how, window=window)
+            for images, _, _ in made:
                 found, before = self._nearest(images, pool), self.redrawn
                 if self.redraw:
                     images, found = self._without_copies(images.copy(), found, start)

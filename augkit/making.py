@@ -146,11 +146,18 @@ Made = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 
 
 def make_blocks(
-    augmenter: Augmenter, source: StoredSamples, plan: Plan, how: Making, *, masks: bool = False
+    augmenter: Augmenter,
+    source: StoredSamples,
+    plan: Plan,
+    how: Making,
+    *,
+    masks: bool = False,
+    window: int | None = None,
 ) -> Iterator[Made]:
     """Yield all images of a plan in order, a block at a time; memory does not grow with them.
 
-    masks: whether those of the parents are moved along.
+    masks: whether those of the parents are moved along. window: the most blocks that are begun and
+    not yet taken, by default twice the workers.
     """
     rows, block = np.arange(len(plan.labels)), how.rows_of_block(source.shape)
     tasks = (
@@ -165,6 +172,7 @@ def make_blocks(
             tasks,
             workers=how.workers,
             backend=how.start_method,
+            window=window,
             limit=how.time_limit,
         )
     except TimeoutError as error:
