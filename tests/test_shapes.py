@@ -37,8 +37,8 @@ class Shape:
     """Every n-th image has a mask; 0: none."""
     together: int = 0
     """So many images of the first class are of one patient; 0: nothing is said of patients."""
-    flags: tuple[str, ...] = ()
-    """Of ingest."""
+    flags: tuple[str, ...] = ("--size", "64x48")
+    """Of ingest; of 192x160, which is usual, all would take several times as long."""
 
     def write(self, folder: Path) -> str:
         """Write the images into a folder, and return what is to be ingested."""
@@ -84,8 +84,8 @@ SHAPES = {
     "one class far larger": Shape({"benign": 16, "malignant": 12, "normal": 160}),
     "two classes": Shape({"ill": 20, "well": 24}),
     "twenty classes": Shape({f"kind {k}": 12 for k in range(20)}, sizes=((32, 40),)),
-    "colour": Shape(three(14), channels=3, flags=("--colour",)),
-    "64x64": Shape(three(14), sizes=((64, 64),)),
+    "colour": Shape(three(14), channels=3, flags=("--colour", "--size", "64x48")),
+    "64x64": Shape(three(14), sizes=((64, 64),), flags=("--size", "64x64")),
     "1024x768": Shape(three(12), sizes=((768, 1024),), flags=("--size", "1024x768")),
     "mixed sizes": Shape(three(20), sizes=((48, 64), (90, 50), (300, 200), (66, 62))),
     "masks for some": Shape(three(14), masked=2),
