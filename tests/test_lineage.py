@@ -273,6 +273,7 @@ def test_a_run_whose_parents_do_not_exist_is_damage(store: DatasetStore) -> None
         zeros = np.zeros(2, np.int64)
         shard = writer.finish({"labels": zeros, "parent": np.array([0, wrong])})
         entry = dict(snapshot.entries[-1]) | {"run": f"wrong-{number}", "shard": shard}
+        entry["by_class"] = [2] + [0] * (len(CLASSES) - 1)
         for key in ("format", "number", "previous", "time", "augkit", "digest"):
             entry.pop(key)
         store.commit(lambda _, entry=entry: dict(entry), writer.path)
