@@ -23,6 +23,7 @@ NOT_BY_COMMAND: dict[str, dict[str, tuple[str, ...]]] = {
             "conflicts is", "dataset", "labels, keys and groups", "a block of", "masks must",
             "images than keys", "use other keys",
         ),
+        "augkit/making.py": ("block is",),
         "augkit/memorisation.py": ("no images to compare with",),
         "augkit/phantoms.py": ("*",),
         "augkit/recipes.py": ("is text; give a list", "must be a whole number"),
