@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from augkit.errors import OptionError, PluginFailed
+from augkit.tables import is_utf8
 
 T = TypeVar("T")
 
@@ -190,21 +191,12 @@ def _scalar(value: Any, kind: type, where: str) -> Any:
         known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         made = known.get(str(text).lower())
     elif kind is str:
-        made = value if isinstance(value, str) and _is_utf8(value) else None
+        made = value if isinstance(value, str) and is_utf8(value) else None
     else:
         made = _number(text, kind)
     if made is None:
         raise OptionError(f"{where} is {value!r}; it must be {words[kind]}")
     return made
-
-
-def _is_utf8(text: str) -> bool:
-    """Return True for text that can be kept; what is typed may be any bytes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _number(text: Any, kind: type) -> Any:

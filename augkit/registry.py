@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -66,12 +66,9 @@ class Plugin:
     @property
     def about(self) -> About | None:
         """Return what a classifier says of itself, for a listing; None where it does not."""
-        try:
-            found = self.made_by.about() if issubclass(self.made_by, Classifier) else None
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # a listing goes on whatever a plugin does
+        if not issubclass(self.made_by, Classifier):
             return None
+        found, _ = _tried(self.made_by.about)  # a listing goes on whatever a plugin does
         return found if _is_about(found) else None
 
     @property
@@ -227,28 +224,28 @@ def _taken(plugin: Plugin, first: Plugin) -> Failure:
 def offered_by(point: EntryPoint) -> Iterator[Plugin | Failure]:
     """Yield what one entry point offers, or why it offers nothing."""
     name, version = _distribution(point)
+    hooks, fault = _tried(_hooks, point)
+    if fault:
+        yield Failure(point.name, name, fault)
+        return
+    for kind in _HOOKS:
+        classes, fault = _tried(_offered, hooks, kind)
+        if fault:
+            yield Failure(point.name, name, f"{_HOOKS[kind]}() failed: {fault}")
+            continue
+        for offered in classes:  # one may raise when it is looked at
+            found, fault = _tried(_judged, offered, kind, name, version)
+            yield Failure(point.name, name, f"a class cannot be read: {fault}") if fault else found
+
+
+def _tried(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+    """Return what a function over a stranger's code returns, and in words what it raised."""
     try:
-        hooks = _hooks(point)
+        return function(*arguments), ""
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        yield Failure(point.name, name, cause(error))
-        return
-    for kind in _HOOKS:
-        try:
-            classes = _offered(hooks, kind)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            yield Failure(point.name, name, f"{_HOOKS[kind]}() failed: {cause(error)}")
-            continue
-        for offered in classes:
-            try:
-                yield _judged(offered, kind, name, version)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # it raises when it is looked at
-                yield Failure(point.name, name, f"a class cannot be read: {cause(error)}")
+        return None, cause(error)
 
 
 def _judged(offered: Any, kind: Kind, distribution: str, version: str) -> Plugin | Failure:

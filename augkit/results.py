@@ -23,6 +23,9 @@ from augkit.store.standing import Guard
 
 log = logging.getLogger("augkit")
 
+_NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What comes of a file that holds something else than was written here."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -63,7 +66,7 @@ class Results:
         try:
             looks = tuple(_look(*look) for look in found.get("looks", ()))
             probabilities = np.array(found["probabilities"], np.float32)
-        except (ValueError, KeyError, TypeError, OverflowError):
+        except _NOT_OURS:
             return None
         return Result(probabilities, looks) if are_probabilities(probabilities) else None
 
@@ -92,9 +95,7 @@ class Results:
         try:
             found = unsigned(json.loads(read_plain(self._path(task), LARGEST_ENTRY)))
             return found if found and found["task"] == task else {}
-        except (OSError, DamagedStore, ValueError, KeyError, TypeError, AttributeError):
-            return {}
-        except RecursionError:  # made to do harm
+        except (OSError, DamagedStore, *_NOT_OURS):
             return {}
 
     def _write(self, task: dict[str, Any], fields: dict[str, Any]) -> None:

@@ -38,3 +38,12 @@ def one_line(value: Any) -> str:
     """Return a value as one line, whatever characters a name holds."""
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def is_utf8(text: str) -> bool:
+    """Return True for text that can be stored; names and what is typed may be any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -480,9 +480,8 @@ class Trial:
 
     def _schedule(self, n_real: int, largest: int, own: int) -> Schedule | None:
         """Return what all arms share; the paper lets each arm pass equally often over its own."""
-        given = (own, own) if self.how.paper else (n_real, largest)
-        asked = partial(_told, self.classifier, "schedule", _is_schedule, *given)
-        return asked(equal_epochs=True) if self.how.paper else asked()
+        asked = partial(_told, self.classifier, "schedule", _is_schedule)
+        return asked(own, own, equal_epochs=True) if self.how.paper else asked(n_real, largest)
 
     def _works(self, tasks: Sequence[Task], left: Sequence[Task]) -> Iterator[Work]:
         """Yield what is left for each distinct arm under each partition."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol, TextIO, TypeVar
 
-from augkit.errors import AugkitError, OptionError
+from augkit.errors import AugkitError, OptionError, cause
 
 T = TypeVar("T")
 
@@ -114,9 +114,7 @@ def attempt(function: bytes, item: bytes, traces: TextIO | None = None) -> str |
 
 def describe(error: BaseException) -> str:
     """Return an error as one line: the message of an AugkitError, else its type as well."""
-    message = " ".join(str(error).split())
-    if not isinstance(error, AugkitError):
-        message = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    message = " ".join(str(error).split()) if isinstance(error, AugkitError) else cause(error)
     return message[:LONGEST]
 
 

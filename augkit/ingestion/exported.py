@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from augkit.ingestion.readers import is_utf8
+from augkit.tables import is_utf8
 
 COLUMNS = {"id", "label", "row", "fold", "source_sha256", "plugin", "seed", "params", "model"}
 """Of metadata.csv: what an ingest has no use for."""

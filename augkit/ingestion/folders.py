@@ -18,13 +18,13 @@ from augkit.ingestion.readers import (
     absolute,
     dataset_name,
     is_bare_dicom,
-    is_utf8,
     link_problem,
     listing,
     natural,
     printable,
 )
 from augkit.store.locate import is_store
+from augkit.tables import is_utf8
 
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
 NO_CLASSES = {

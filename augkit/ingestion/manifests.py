@@ -20,6 +20,7 @@ from augkit.ingestion.readers import (
     part_named,
     printable,
 )
+from augkit.store.plain import is_special
 
 _LARGEST = 2**29
 """Bytes of a table: one of two million images fits in."""
@@ -118,7 +119,7 @@ def records(path: Path) -> Iterator[tuple[int, list[str]]]:
 
     Raises InputError for a pipe, which would be waited for, and for more than any table has.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if is_special(path):
         raise InputError(f"{printable(path)} is no regular file; leave it out")
     if path.exists() and path.stat().st_size > _LARGEST:
         raise InputError(f"{printable(path)} is larger than {_LARGEST // 2**20} MiB; split it")

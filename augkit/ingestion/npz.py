@@ -29,11 +29,11 @@ from augkit.ingestion.readers import (
     Source,
     absolute,
     dataset_name,
-    is_utf8,
     listing,
     part_named,
     printable,
 )
+from augkit.tables import is_utf8
 
 if TYPE_CHECKING:
     from augkit.ingestion.decode import Decoded, Target

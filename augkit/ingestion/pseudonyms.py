@@ -22,6 +22,7 @@ from augkit.errors import InputError, OptionError
 from augkit.ingestion import dicom
 from augkit.ingestion.readers import PICTURES, Listing, Source, natural, printable
 from augkit.store import Snapshot
+from augkit.store.plain import is_special
 from augkit.tables import counted
 
 DIGITS = 32
@@ -95,7 +96,7 @@ class Naming:
         if not self.file.exists():
             _make(self.file)
         try:
-            if not (self.file.is_file() or self.file.is_dir()):  # a pipe would be waited for
+            if is_special(self.file):
                 raise OSError("no regular file")
             text = self.file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Protocol
 
 from augkit.errors import InputError
+from augkit.tables import is_utf8
 
 if TYPE_CHECKING:  # it imports this module
     from augkit.ingestion.decode import Decoded, Target
@@ -192,15 +193,6 @@ def dataset_name(given: str | None, default: str) -> str:
 def absolute(path: Path) -> Path:
     """Return the path without `..`, links left as they are, independent of the working folder."""
     return Path(os.path.normpath(path.absolute()))
-
-
-def is_utf8(name: str) -> bool:
-    """Return True for a name that can be stored; that of a file may be any bytes."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def is_bare_dicom(path: Path) -> bool:

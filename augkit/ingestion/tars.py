@@ -19,11 +19,11 @@ from augkit.ingestion.readers import (
     Source,
     absolute,
     dataset_name,
-    is_utf8,
     listing,
     part_named,
     printable,
 )
+from augkit.tables import is_utf8
 
 _LARGEST_TEXT = 2**20
 """Bytes of a .json or .cls member."""

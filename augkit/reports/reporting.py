@@ -15,6 +15,7 @@ from augkit.reports.page import write_page
 from augkit.store import DatasetStore, Snapshot
 from augkit.store.entries import LARGEST_ENTRY
 from augkit.store.locate import is_store, open_store
+from augkit.store.plain import is_special
 
 KIND = "augkit outcome"
 """What an outcome file calls itself."""
@@ -82,7 +83,7 @@ def read_outcome(path: str | Path) -> Outcome:
 
 def _text_of(path: Path) -> str:
     """Return the text of a regular file of modest size: a pipe would be waited for."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if is_special(path):
         raise InputError(f"{path} is no file that can be read; name one of outcomes/")
     if path.exists() and path.stat().st_size > LARGEST_ENTRY:
         raise InputError(f"{path} is larger than an outcome can be; evaluate again")

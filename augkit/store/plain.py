@@ -19,6 +19,11 @@ def is_plain(path: Path) -> bool:
         return False
 
 
+def is_special(path: Path) -> bool:
+    """Return True for a pipe, a socket or a device: whoever opens it may wait for ever."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def is_hollow(about: os.stat_result) -> bool:
     """Return True for a file that claims a hundred times the bytes that it holds on the disk."""
     held = 512 * getattr(about, "st_blocks", 0)  # 0 where the system does not tell
