@@ -143,7 +143,7 @@ class _Structure:
         _read(dataset)
 
     def _dataset(self, group: h5g.GroupID, name: bytes) -> h5d.DatasetID:
-        """Return a data set all of whose values lie in this file, each in a place of its own."""
+        """Return a data set whose values lie in this file, with no more bytes than it has."""
         where = f"data set {_shown(name)}"
         if h5o.get_info(group, name).type != h5o.TYPE_DATASET:
             raise Fault(f"holds {_shown(name)}, which is no data set")
