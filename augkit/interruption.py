@@ -51,3 +51,24 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         restore()
     if came:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block.
+
+    For what would swallow it: an exception that comes while a process forks is ignored. Does
+    nothing in other threads than the main one, where none is raised, and where Ctrl-C is ignored.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if came:
+        usual(signal.SIGINT, None)

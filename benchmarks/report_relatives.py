@@ -23,14 +23,12 @@ from PIL import Image
 
 from augkit.ingestion.duplicates import Traces, related_pairs
 from augkit.ingestion.pairs import Pairs, clusters
-from augkit.ingestion.prints import THRESHOLD
+from augkit.ingestion.prints import ALIKE, THRESHOLD
 from augkit.phantoms import phantoms
 from benchmarks import runner
 
 DATA = Path(os.environ.get("AUGKIT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 HEIGHT, WIDTH = 160, 192
-LOWEST = 0.1
-"""Scores from here on are looked for."""
 ALL = 10**6
 """More images than there are: all pairs are compared."""
 
@@ -57,20 +55,19 @@ def real(busi: np.ndarray, labels: np.ndarray, breast: np.ndarray) -> Iterator[R
     n, m = len(busi), len(breast)
     pairs = found_in(np.concatenate([busi, breast]))
     inside = pairs.second < n
-    own = Pairs(pairs.first[inside], pairs.second[inside], pairs.score[inside])
+    own, others = pairs.where(inside), pairs.where(~inside)
     groups = np.empty(0, np.int64)
-    for threshold in (0.2, THRESHOLD, 0.115):
-        over = own.score > threshold
-        groups = clusters(n, own.first[over], own.second[over]) if threshold >= 0.13 else groups
+    for threshold in (0.16, 0.25, THRESHOLD, ALIKE):
+        over = own.over(threshold)
+        groups = clusters(n, over.first, over.second) if threshold > ALIKE else groups
         yield row("BUSI", own, n * (n - 1) // 2, threshold) | grouped(groups, labels, threshold)
-    others = Pairs(pairs.first[~inside], pairs.second[~inside], pairs.score[~inside])
     yield strangers("BUSI with BrEaST, BrEaST", others, n * m + m * (m - 1) // 2)
     yield strangers("42 of BUSI, turned", found_in(turned(busi, groups)), 42 * 41 // 2)
 
 
 def grouped(groups: np.ndarray, labels: np.ndarray, threshold: float) -> Row:
     """Return how many groups there are, and how many of one class, with so many images."""
-    if threshold < THRESHOLD:
+    if threshold == ALIKE:
         return {}
     n_classes = np.array([len({*labels[groups == group]}) for group in range(groups.max() + 1)])
     kept = n_classes[groups] == 1
@@ -87,12 +84,12 @@ def row(name: str, pairs: Pairs, compared: int, threshold: float) -> Row:
     """Return a row: how many pairs score over a threshold, and the highest score of all."""
     highest = float(pairs.score.max(initial=0))
     found = {"images": name, "pairs": compared, "threshold": threshold}
-    return found | {"over": int((pairs.score > threshold).sum()), "highest": round(highest, 4)}
+    return found | {"over": len(pairs.over(threshold)), "highest": round(highest, 4)}
 
 
 def found_in(images: np.ndarray) -> Pairs:
     """Return all pairs of images, uint8 (n, H, W, 1), that score over the lowest bound."""
-    return related_pairs(Traces.of(images), threshold=LOWEST, many=ALL)
+    return related_pairs(Traces.of(images), threshold=ALIKE, many=ALL)
 
 
 def site(name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_bad_folders(root: Path, good: Path) -> None:
     (root / "empty").mkdir()
-    for name in ("lonely", "hollow", "text", "truncated", "changed/breast", "unreadable"):
+    for name in ("lonely", "hollow", "text", "truncated", "changed/breast", "unreadable", "wordy"):
         shutil.copytree(good, root / name)
     for file in (root / "lonely/normal").iterdir():
         if not file.name.startswith("normal (1)"):
@@ -44,6 +44,8 @@ def make_bad_folders(root: Path, good: Path) -> None:
     for file in (root / "hollow/normal").iterdir():
         file.unlink()
     (root / "text/benign/notes.png").write_text("no image at all")
+    comment = b"#" + b"x" * 100_000
+    (root / "wordy/benign/scan.pgm").write_bytes(b"P5 " + comment + b"\n8 8 255\n" + bytes(64))
     cut = root / "truncated/benign/benign (1).png"
     cut.write_bytes(cut.read_bytes()[:-200])
     Image.new("L", (48, 40), 9).save(root / "changed/breast/malignant/malignant (2).png")
@@ -105,6 +107,7 @@ BAD_FOLDERS = [
     ("text", "benign/notes.png", "is no image of a known format", "--skip-bad"),
     ("text --size 48x40", "1 file", "benign/notes.png", "Nothing was committed", "--skip-bad"),
     ("truncated", "benign/benign (1).png: is truncated", "Nothing was committed", "--skip-bad"),
+    ("wordy", "benign/scan.pgm: holds more comments than a picture needs", "save it again"),
     ("unreadable --skip-bad", "none of the 18 files can be read", "nothing was committed"),
     ("unreadable --skip-bad --size 48x40", "none of the 18 files", "nothing was committed"),
     ("breast/benign", "breast/benign holds no subfolder", "one subfolder per class"),

@@ -273,6 +273,27 @@ def test_a_truncated_file_is_called_so(tmp_path, suffix):
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P5\n#" + b"x" * 10_000_000 + b"\n8 8\n255\n" + bytes(64),
+        b"P2" + b" " * 10_000_000 + b"8 8\n255\n" + b"1 " * 64,
+        b"P2 8 8 255\n" + b"1 " * 30 + b"#x\n" * 3_000_000 + b"1 " * 34,
+    ],
+    ids=["one", "blanks", "many"],
+)
+def test_a_picture_of_comments_is_refused_at_once(tmp_path, data):
+    (tmp_path / "x.pgm").write_bytes(data)
+    with pytest.raises(InputError, match=r"x\.pgm: holds more comments than a picture needs"):
+        decode(tmp_path / "x.pgm", target=SMALL)
+
+
+@pytest.mark.parametrize("header", [b"P5 #a\n300 300 #b\n255\n", b"P4 #a\n900 900\n"])
+def test_a_large_picture_may_have_comments_and_no_blanks(header):
+    pixels = b"#" * 114_000
+    assert decode(header + pixels, target=SMALL).image.shape == (16, 24, 1)
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp", "pgm"])
 def test_damaged_bytes_give_an_image_or_a_plain_error(tmp_path, suffix):
     data = saved(tmp_path / f"x.{suffix}", noise(20, 20)).read_bytes()

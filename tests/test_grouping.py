@@ -207,6 +207,45 @@ def test_a_class_with_conflicts_is_still_trained_on_and_tested(tmp_path: Path) -
         assert snapshot.count_by_class(snapshot.parts(HOLDOUT) == number) == {"a": 1, "b": 1}
 
 
+def alike(*pairs: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    both = np.array(pairs, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def test_groups_that_look_alike_share_a_fold() -> None:
+    strata = np.zeros(80, np.int64)
+    folds = assign_folds(np.arange(80), strata, [], alike=alike((0, 40), (41, 7), (7, 40)))
+    assert len({folds[g] for g in (0, 7, 40, 41)}) == 1
+    assert np.bincount(np.array(folds, np.int64), minlength=N_FOLDS).tolist() == [4] * N_FOLDS
+    assert folds == assign_folds(np.arange(80), strata, [], alike=alike((0, 40), (41, 7), (7, 40)))
+
+
+def test_groups_that_look_alike_never_fill_more_than_a_fold() -> None:
+    every = alike(*((a, b) for a in range(80) for b in range(a + 1, 80)))
+    folds = np.array(assign_folds(np.arange(80), np.zeros(80, np.int64), [], alike=every), np.int64)
+    assert np.bincount(folds, minlength=N_FOLDS).tolist() == [4] * N_FOLDS
+    few = np.array([0] * 80 + [1, 1])  # a class of two reaches training and test
+    folds = np.array(assign_folds(np.arange(82), few, [], alike=alike((80, 81))), np.int64)
+    assert sorted(HOLDOUT.part_of_fold()[folds[80:]].tolist()) == [0, 2]
+
+
+def test_a_new_group_goes_into_the_fold_of_an_old_one_that_it_looks_like() -> None:
+    old = assign_folds(np.arange(80), np.zeros(80, np.int64), [])
+    folds = assign_folds(
+        np.arange(84), np.zeros(84, np.int64), old, alike=alike((5, 80), (81, 80), (82, 6), (5, 6))
+    )
+    assert folds[:80] == old
+    assert folds[80] == folds[81] == old[5] and folds[82] == old[6]
+
+
+def test_groups_that_are_left_out_draw_nothing_into_their_fold() -> None:
+    strata = np.arange(80) % 2
+    folds = assign_folds(
+        np.arange(80), strata, [], dropped=np.arange(80) == 3, alike=alike((3, 5), (3, 7))
+    )
+    assert len({folds[3], folds[5], folds[7]}) > 1
+
+
 def test_in_conflict_is_whatever_shares_a_group_with_another_class() -> None:
     assert in_conflict(np.array([3, 0, 3, 1, 0]), np.array([1, 0, 2, 2, 0])).tolist() == [
         True, False, True, False, False,

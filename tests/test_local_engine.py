@@ -207,6 +207,28 @@ def test_no_process_outlives_a_killed_program(tmp_path, backend):
     assert wait_until_gone(children)
 
 
+FORKING = """
+import os, signal
+from augkit.engines.local import ordered_map
+pressed = []
+def press():
+    if not pressed:
+        pressed.append(os.kill(os.getpid(), signal.SIGINT))
+os.register_at_fork(after_in_parent=press)
+try:
+    print(list(ordered_map(abs, range(9), workers=2, backend="fork")))
+except KeyboardInterrupt:
+    print("stopped", len(pressed))
+"""
+
+
+def test_an_interrupt_that_comes_while_workers_fork_is_not_swallowed():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("stopped 1\n", "")
+
+
 def test_bad_arguments_are_errors_before_anything_runs():
     with pytest.raises(OptionError, match="workers is 0; it must be at least 1"):
         ordered_map(len, [], workers=0)

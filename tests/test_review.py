@@ -17,6 +17,7 @@ from augkit.errors import DamagedStore, InputError
 from augkit.ingestion import review
 from augkit.ingestion.grouping import part_groups
 from augkit.ingestion.intake import IngestReport
+from augkit.ingestion.prints import ALIKE
 from augkit.partitions import HOLDOUT
 from augkit.reports.pairs import Candidate, render
 from augkit.store import entries
@@ -80,7 +81,7 @@ def test_a_review_shows_the_borderline_pair_and_not_the_clear_one(folder, tmp_pa
     report = ingest(folder, review=tmp_path / "look.html")
     (row,) = rows_of(tmp_path / "look.csv")
     assert (row["first"], row["second"], row["decision"]) == (*WEAK, "")
-    assert review.LOWEST < float(row["score"]) < review.HIGHEST
+    assert ALIKE < float(row["score"]) < review.HIGHEST
     page = (tmp_path / "look.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert "Line 2" in page and WEAK[1] in page and COPY[1] not in page

@@ -129,16 +129,22 @@ def test_without_a_network_imagenet_ends_with_three_ways_out():
 
 
 def test_a_download_that_fails_is_no_crash_and_says_why(monkeypatch, caplog):
+    asked = []
+
     def refused(*args, **kwargs):
+        asked.append(args)
         raise OSError("no route to host")
 
     monkeypatch.delenv(OFFLINE)
     monkeypatch.setattr(weights.urllib.request, "urlopen", refused)
+    monkeypatch.setattr(weights, "_missed", {})
     caplog.set_level(logging.INFO, "augkit")
     for cls in (ResNet, NASNet):
         caplog.clear()
         assert cls().settle(SHAPE, "cpu").weights == "none"
         assert "cannot be downloaded: no route to host" in caplog.text
+        assert cls().settle(SHAPE, "cpu").weights == "none"
+    assert len(asked) == 2, "a server is not waited for again at once"
 
 
 def test_offline_nothing_is_asked_for(monkeypatch):

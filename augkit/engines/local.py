@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar, get_args
 
 from augkit.errors import AugkitError, OptionError
+from augkit.interruption import held_back
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -95,7 +96,10 @@ def _run(
     finished, late = False, False
     longest = None if limit is None else min(limit, threading.TIMEOUT_MAX)
     try:
-        begun = deque(pool.submit(function, item) for item in islice(waiting, window))
+        begun: deque[Future[R]] = deque()
+        with held_back():  # the first item starts the workers
+            begun.extend(pool.submit(function, item) for item in islice(waiting, 1))
+        begun.extend(pool.submit(function, item) for item in islice(waiting, window - 1))
         while begun:
             first = begun.popleft()  # which was begun no later than all others
             late = not wait([first], longest).done

@@ -1,11 +1,13 @@
 """Groups and folds: relatives stay together, and every fold is a small picture of the whole.
 
 A group is a patient, or a cluster of near-duplicates, or both joined. Each group lies in one of 20
-folds. The table is kept in the log, a new version whenever an ingest adds or joins groups.
+folds, beside those that look alike without being copies, such as other views of one lesion. The
+table is kept in the log, a new version whenever an ingest adds or joins groups.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -84,13 +86,15 @@ def assign_folds(
     *,
     classes: np.ndarray | None = None,
     dropped: np.ndarray | None = None,
+    alike: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[int | None]:
     """Return the fold of each group number, None for numbers no longer used.
 
     groups, strata: int64 (N,); a stratum is a data set and a class. Groups in `old` keep their
     fold. New groups, the largest first, go where their strata are rarest, then where their
     `classes`, int64 (N,), are. Groups of `dropped` images, bool (N,), come last and take no place
-    from the others.
+    from the others. alike: first and second, int64 (n,), of pairs of images whose groups go into
+    one fold, the most alike first, as long as these are no more than a twentieth of any stratum.
     """
     n_groups = int(groups.max(initial=-1)) + 1
     folds: list[int | None] = [*old, *([None] * n_groups)][:n_groups]
@@ -102,19 +106,45 @@ def assign_folds(
     last = np.zeros(n_groups, bool)
     if dropped is not None:
         last[groups[dropped]] = True
+    leader = np.arange(n_groups)
+    if alike is not None:
+        edges = zip(groups[alike[0]].tolist(), groups[alike[1]].tolist(), strict=True)
+        leader = _leaders(share, folds, last, edges)
+        sizes = np.bincount(leader, sizes, n_groups)
+        share = np.stack([np.bincount(leader, column, n_groups) for column in share.T], axis=1)
     for group, fold in enumerate(folds):
         if fold is not None and sizes[group] and not last[group]:
             filled[fold] += share[group]
     rank = np.argsort(_ORDER)
     for group in np.lexsort((-sizes, last)).tolist():
-        if not sizes[group]:
-            folds[group] = None
-        elif folds[group] is None:
+        if sizes[group] and folds[group] is None:
             cost = np.round(filled @ share[group], 12)
             fold = int(np.lexsort((rank, cost))[0])
             folds[group] = fold
             filled[fold] += share[group]
-    return folds
+    used = np.bincount(groups, minlength=n_groups) > 0
+    return [folds[leader[group]] if used[group] else None for group in range(n_groups)]
+
+
+def _leaders(
+    share: np.ndarray, folds: list[int | None], apart: np.ndarray, edges: Iterable[tuple[int, int]]
+) -> np.ndarray:
+    """Return int64 (n_groups,): for each group one of those that it shares a fold with.
+
+    share: float64 (n_groups, n_strata). folds: those that have one lead, two such are never
+    joined. apart: bool (n_groups,), groups that join no others.
+    """
+    leader, share = np.arange(len(share)), share.copy()
+    for first, second in edges:
+        a, b = int(leader[first]), int(leader[second])
+        if folds[b] is not None:
+            a, b = b, a
+        if a == b or folds[b] is not None or apart[a] or apart[b]:
+            continue
+        if (share[a] + share[b]).max() <= 1 / N_FOLDS + 1e-9:
+            share[a] += share[b]
+            leader[leader == b] = a
+    return leader
 
 
 def _shares(groups: np.ndarray, strata: np.ndarray, n_groups: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -296,8 +296,8 @@ class Intake:
         datasets = np.array([*real.datasets.tolist(), *(s.dataset for s in self.kept)], str)
         keys = [*real.keys.tolist(), *(s.key for s in self.kept)]
         decided = joined(snapshot.decisions, as_rows(self.decisions, keys))
-        same, pairs = split(decided, "same"), self._relatives(snapshot)
-        pairs = without(pairs, *split(decided, "different"))
+        same, different = split(decided, "same"), split(decided, "different")
+        pairs, alike = (without(each, *different) for each in self._relatives(snapshot))
         patients = np.concatenate([real.patients.astype(str), self._patients()])
         sources = np.array([*real.sha256.tolist(), *(d.sha256.hex() for d in self.decoded)], str)
         copies, known = equal_pairs(sources), self._known_relatives(snapshot)
@@ -309,7 +309,10 @@ class Intake:
         strata = np.unique(np.char.add(datasets + "/", labels.astype(str)), return_inverse=True)[1]
         policy = self.conflicts or old.get("conflicts", "drop")
         dropped = in_conflict(groups, labels) if policy == "drop" else None
-        folds = assign_folds(groups, strata, old["folds"], classes=labels, dropped=dropped)
+        near = (alike.first, alike.second)
+        folds = assign_folds(
+            groups, strata, old["folds"], classes=labels, dropped=dropped, alike=near
+        )
         _check_classes(groups, labels, classes, policy)
         self.pairs = len(pairs)
         return {
@@ -342,25 +345,31 @@ class Intake:
         from augkit.ingestion.duplicates import related_pairs
 
         looked = related_pairs(traces_of(snapshot, rows=members), workers=self.workers)
-        looked = without(Pairs(members[looked.first], members[looked.second], looked.score), a, b)
+        looked = replace(looked, first=members[looked.first], second=members[looked.second])
+        looked = without(looked, a, b)
         edges = [(first, second), patients, (looked.first, looked.second)]
         first, second = (np.concatenate([e[k] for e in edges]) for k in (0, 1))
         among = (first < len(old)) & (second < len(old))
         n_folds = len(snapshot.grouping["folds"])
         return part_groups(old, torn, first[among], second[among], n_folds)
 
-    def _relatives(self, snapshot: Snapshot) -> Pairs:
-        """Return pairs of near-duplicates among the new images and between new and old."""
+    def _relatives(self, snapshot: Snapshot) -> tuple[Pairs, Pairs]:
+        """Return pairs of which one image is new: near-duplicates, and those that look alike.
+
+        The second are the first and more, the most alike first.
+        """
         if self.traces is None:
-            none = np.empty(0, np.int64)
-            return Pairs(none, none, np.empty(0, np.float32))
-        from augkit.ingestion.duplicates import related_pairs
+            return Pairs.none(), Pairs.none()
+        from augkit.ingestion.duplicates import ALIKE, THRESHOLD, related_pairs
 
         known = len(snapshot.real.keys)
         if len(self.traces) != known + len(self.kept):  # another command came first
             ours, self.traces = self.traces, traces_of(snapshot, room=len(self.kept))
             self.traces.copy(ours, len(ours) - len(self.kept))
-        return related_pairs(self.traces, known=known, workers=self.workers, progress=self.progress)
+        alike = related_pairs(
+            self.traces, known=known, threshold=ALIKE, workers=self.workers, progress=self.progress
+        )
+        return alike.over(THRESHOLD), alike.where(np.argsort(-alike.score, kind="stable"))
 
     def _known_relatives(self, snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
         """Return pairs of images that their source knows to be relatives, new ones or old."""

@@ -17,10 +17,28 @@ class Pairs:
     """int64 (n,), index of the other, always larger than `first`."""
     score: np.ndarray
     """float32 (n,), peak of the correlation, 1 for equal images."""
+    extra: np.ndarray
+    """float32 (n,), by how much more than others the pair must score, as of little detail."""
+
+    @classmethod
+    def none(cls) -> Pairs:
+        """Return no pairs."""
+        index, score = np.empty(0, np.int64), np.empty(0, np.float32)
+        return cls(index, index, score, score)
 
     def __len__(self) -> int:
         """Return the number of pairs."""
         return len(self.first)
+
+    def where(self, chosen: np.ndarray) -> Pairs:
+        """Return some of the pairs: those of bool (n,), or in the order of int64 (m,)."""
+        return Pairs(
+            self.first[chosen], self.second[chosen], self.score[chosen], self.extra[chosen]
+        )
+
+    def over(self, threshold: float) -> Pairs:
+        """Return the pairs that score more than a threshold and what they need besides."""
+        return self.where(self.score > threshold + self.extra)
 
 
 def clusters(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -14,19 +14,22 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 from scipy import fft
-from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
+from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter, rotate
 
 SIDE = 96
 """Height and width of a print, in pixels."""
 
-THRESHOLD = 0.132
-"""Two images with a higher score are relatives."""
+THRESHOLD = 0.2
+"""Two images with a higher score show the same scan: they are relatives, of one group."""
+
+ALIKE = 0.12
+"""Two with a higher score may show the same lesion: where there is room, they share a fold."""
 
 COARSE = 48
 """Height and width of the prints that are compared first."""
 
 _QUIET, _SLOPE, _HIGHEST = 0.072, 5.0, 0.8
-"""Images whose prints resemble anything (few pixels, flat shapes) must score higher; see `bar`."""
+"""Images whose prints resemble anything (few pixels, flat shapes) must score more; see `extra`."""
 
 _BLACK = 4.0
 """Grey levels, up to which a pixel counts as black: resampling leaves so much beside an edge."""
@@ -107,6 +110,11 @@ def views(one: np.ndarray, sizes: Iterable[tuple[float, float]]) -> np.ndarray:
     return spectra(seen / np.maximum(norm, 1e-6)).conj()
 
 
+def turned(one: np.ndarray, angles: Sequence[float]) -> np.ndarray:
+    """Return one print, float32 (96, 96), turned by some degrees: float32 (n, 96, 96)."""
+    return np.stack([rotate(one, angle, reshape=False, order=1) for angle in angles])
+
+
 def coarse(fine: np.ndarray, side: int = COARSE) -> np.ndarray:
     """Return the low frequencies of spectra alone: complex64 (..., side, side / 2 + 1).
 
@@ -180,15 +188,15 @@ def strangers(n: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, _N_STRANGERS).astype(np.int64))
 
 
-def bar(level: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the score that a relative must exceed, given the median score of strangers.
+def extra(level: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+    """Return what a relative must score beyond a threshold, given the median score of strangers.
 
-    Prints of full resolution, of BUSI or pure noise, score up to 0.072 with strangers and keep the
-    threshold. Noise of 28 x 28 pixels scores 0.10, plain ellipses 0.2; the slope keeps all their
+    Prints of full resolution, of BUSI or pure noise, score up to 0.072 with strangers and need no
+    more. Noise of 28 x 28 pixels scores 0.10, plain ellipses 0.2; the slope keeps all their
     strangers apart but a few ellipses of one shape.
     """
-    raised = threshold + _SLOPE * np.maximum(level - _QUIET, 0)
-    return np.maximum(np.minimum(raised, _HIGHEST), threshold)
+    more = _SLOPE * np.maximum(level - _QUIET, 0)
+    return np.minimum(more, _HIGHEST - threshold).astype(np.float32)
 
 
 def level(prints: Prints | np.ndarray, members: np.ndarray) -> np.ndarray:

@@ -30,9 +30,8 @@ if TYPE_CHECKING:  # SciPy, which it is made of, takes longer to import than man
 Row = tuple[int, int, str]
 """Two real rows, the lower one first, and "same" or "different"."""
 
-LOWEST, HIGHEST = 0.115, 0.2
-"""Scores between these are borderline. Under 0.115 lie more strangers than relatives in BUSI; over
-0.2 all pairs looked at were relatives."""
+HIGHEST = 0.25
+"""Scores from `ALIKE` up to this are borderline: in BUSI, over it lies the same scan throughout."""
 
 N_SHOWN = 200
 """Pairs on a page, at most: those nearest to the threshold."""
@@ -175,7 +174,7 @@ def without(pairs: Pairs, first: np.ndarray, second: np.ndarray) -> Pairs:
     kept = np.array(
         [p not in out for p in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)], bool
     )
-    return Pairs(pairs.first[kept], pairs.second[kept], pairs.score[kept])
+    return pairs.where(kept)
 
 
 def write_review(
@@ -224,10 +223,10 @@ def borderline(
 
     It would not where two images are together anyway: by a patient, a file, or a better pair.
     """
-    from augkit.ingestion.duplicates import related_pairs
+    from augkit.ingestion.duplicates import ALIKE, related_pairs
 
     real = snapshot.real
-    found = related_pairs(traces_of(snapshot), threshold=LOWEST, workers=workers, progress=progress)
+    found = related_pairs(traces_of(snapshot), threshold=ALIKE, workers=workers, progress=progress)
     same = split(snapshot.decisions, "same")
     clear = found.score >= HIGHEST
     edges = [
@@ -243,8 +242,7 @@ def borderline(
         not clear[i] and (together[a] != together[b] or (a, b) in decided)
         for i, (a, b) in enumerate(zip(found.first.tolist(), found.second.tolist(), strict=True))
     ]
-    kept = np.array(open_, bool)
-    return Pairs(found.first[kept], found.second[kept], found.score[kept])
+    return found.where(np.array(open_, bool))
 
 
 def _candidates(snapshot: Snapshot, pairs: Pairs, chosen: np.ndarray) -> list[Candidate]:

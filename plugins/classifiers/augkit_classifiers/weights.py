@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import re
+import time
 import urllib.request
 import warnings
 from abc import ABC, abstractmethod
@@ -37,6 +38,12 @@ _PATIENCE = 10.0
 """Seconds that a server has to answer."""
 
 
+_RETRY = 60.0
+"""Seconds after which a server that did not answer is asked again."""
+_missed: dict[str, float] = {}
+"""When weights, by their label, could last not be downloaded: `time.monotonic()`."""
+
+
 class Published(ABC):
     """ImageNet weights that somebody publishes: what they are called and where they would lie."""
 
@@ -60,12 +67,14 @@ class Published(ABC):
     def obtain(self) -> Path | None:
         """Return their file, from here or over the network; None if they cannot be had."""
         found = self.here()
-        if found is not None or os.environ.get(OFFLINE):
+        waits = time.monotonic() < _missed.get(self.label, -_RETRY) + _RETRY
+        if found is not None or os.environ.get(OFFLINE) or waits:
             return found
         try:
             return self.download()
         except Exception as error:  # every http client raises errors of its own
             why = " ".join(str(error).split())[:200] or type(error).__name__
+            _missed[self.label] = time.monotonic()
             log.info("the weights %s are not here and cannot be downloaded: %s", self.label, why)
             return None
 
