@@ -16,6 +16,8 @@ import augkit as ak
 from augkit.drafts import SUFFIX, Draft
 from augkit.store import DatasetStore
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = [
     {"images": np.full((3, 4, 4, 1), i, np.uint8), "score": np.array([0.5, i, np.nan])}
     for i in range(4)

@@ -17,6 +17,8 @@ from augkit.engines.local import usable_cores
 from augkit.engines.processes import LocalEngine
 from augkit.errors import AugkitError, InputError, OptionError
 
+pytestmark = pytest.mark.slow
+
 
 def wait_for_files(folder: Path, n_files: int) -> list[str]:
     """Return the contents of the files of a folder, when there are so many and all are written."""

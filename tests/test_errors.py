@@ -133,6 +133,7 @@ WAYS = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_every_message_names_a_way_out():
     without = [
         f"{t.file}:{t.line}: {t.text}"

@@ -24,6 +24,8 @@ from augkit.results import Result, Results
 from augkit.store import DatasetStore, durable, traces
 from augkit.store.traces import Search, of_images, of_text
 
+pytestmark = pytest.mark.slow
+
 FORMS = ["toy.store", "toy.h5"]
 KEY = "toy/benign/0.png"
 """A training image, the first of its patient."""

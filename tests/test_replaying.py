@@ -10,6 +10,8 @@ from toys import offer, toy_store
 import augkit as ak
 from augkit.errors import InputError, OptionError, StoreError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def offered(monkeypatch):
