@@ -443,8 +443,11 @@ def test_the_clean_groups_of_busi_and_its_views_of_one_lesion_are_kept_together(
     if not (DATA / "busi").is_dir():
         pytest.skip(f"no images in {DATA / 'busi'}")
     folder = DATA / "busi" / "Dataset_BUSI_with_GT"
-    ak.ingest(folder, tmp_path / "b.store", size=f"{WIDTH}x{HEIGHT}", workers=os.cpu_count())
-    snapshot = ak.open(tmp_path / "b.store").snapshot()
+    store = tmp_path / "b.store"
+    report = ak.ingest(folder, store, size=f"{WIDTH}x{HEIGHT}", workers=os.cpu_count())
+    assert 240 <= report.pairs <= 252 and 25 <= report.alike <= 45
+    assert f"{report.alike} pairs that may show the same thing without being copies" in str(report)
+    snapshot = ak.open(store).snapshot()
     real = snapshot.real
     assert 575 <= len(np.unique(real.groups[~real.conflict])) <= 579
     assert 759 <= (~real.conflict).sum() <= 762

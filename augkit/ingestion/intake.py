@@ -68,6 +68,8 @@ class IngestReport:
     """The borderline pairs that were written for a person to decide on, if asked for."""
     overruled: tuple[tuple[str, str], ...] = ()
     """Keys of pairs that were decided to be different, and are together through others."""
+    alike: int = 0
+    """Pairs that may show the same lesion without being copies, and share a fold for that."""
 
     def to_json(self) -> str:
         """Return the keys of `info`, and what was refused."""
@@ -76,6 +78,7 @@ class IngestReport:
             "added": self.added,
             "size_reason": self.size_reason,
             "near_duplicate_pairs": self.pairs,
+            "alike_pairs": self.alike,
             "largest_group": self.largest_group,
             "stale_runs": list(self.stale),
             "unread": list(self.unread),
@@ -92,6 +95,11 @@ class IngestReport:
             lines.append(
                 f"{counted(self.pairs, 'pair')} of near-duplicates found, which stay together; "
                 f"the largest group has {counted(self.largest_group, 'image')}"
+            )
+        if self.alike:
+            lines.append(
+                f"{counted(self.alike, 'pair')} that may show the same thing without being copies; "
+                "each lies in one fold (ingest SOURCE --review FILE.html shows them)"
             )
         if self.unread and not self.ignored:
             lines.append(f"columns of the manifest that were not read: {', '.join(self.unread)}")
@@ -149,6 +157,7 @@ class Intake:
     decisions: tuple[Decision, ...] = ()
     """What a person decided about pairs."""
     pairs: int = 0
+    alike: int = 0
     fresh: list[str] = field(default_factory=list)
     """Runs that were not stale before."""
     policy: str = ""
@@ -315,6 +324,9 @@ class Intake:
         )
         _check_classes(groups, labels, classes, policy)
         self.pairs = len(pairs)
+        home = np.array([-1 if fold is None else fold for fold in folds], np.int64)
+        a, b = groups[alike.first], groups[alike.second]
+        self.alike = int(((a != b) & (home[a] == home[b])).sum())
         return {
             "version": old["version"] + 1,
             "groups": groups.tolist(),
@@ -388,6 +400,7 @@ class Intake:
             added=len(self.kept),
             refused=(*self.listing.refused, *self.refused),
             pairs=self.pairs,
+            alike=self.alike,
             largest_group=int(np.bincount(snapshot.real.groups).max(initial=0)),
             stale=tuple(name for name in stale if name in self.fresh),
             size_reason=self.reason,
