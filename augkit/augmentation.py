@@ -340,8 +340,9 @@ def _gate(job: _Job, plan: Plan, progress: Progress) -> Gate:
     from augkit.gating import Gate
     from augkit.memorisation import Gallery
 
-    groups = job.snapshot.real.groups[job.snapshot.parts(job.partition) == 0]
-    gallery = Gallery.of(job.source, groups, progress)
+    # Not groups: of one fold are also images that may show one lesion.
+    folds = job.snapshot.real.folds[job.snapshot.parts(job.partition) == 0]
+    gallery = Gallery.of(job.source, folds, progress)
     redraw = bool(job.recipe.get("reject_copies"))
     return Gate(job.augmenter, job.source, plan, gallery, job.recipe["seed"], redraw)
 
@@ -572,7 +573,7 @@ def _copies(run: Run) -> str:
     copies, redrawn = found["copies"], found["redrawn"]
     said = f"{copies} of {run.rows} images look like a copy of a training image"
     said += f" (correlation over {found['threshold']:.3f}, which 1 % of real images of other "
-    said += "groups exceed)"
+    said += "folds exceed)"
     if redrawn:
         said += f"; {redrawn} were drawn again"
     elif copies:

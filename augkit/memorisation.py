@@ -6,7 +6,7 @@ First with all of them by the low frequencies of the prints alone, then with the
 in full. What counts is the peak of that correlation, 1 for equal images, less what the finder
 raises its bar by for images that resemble anything.
 
-What a score means is measured on the training images: each is compared with those of other groups
+What a score means is measured on the training images: each is compared with those of other folds
 in the same way, and at most one in a hundred of them exceeds the threshold, which is never less
 than what images of two hospitals reach.
 
@@ -37,7 +37,7 @@ from augkit.ingestion.duplicates import SIDE, coarse, peaks, spectra
 from augkit.interfaces import Progress, Samples, silent
 
 FALSE_ALARMS = 0.01
-"""The share of training images that may exceed the threshold with an image of another group."""
+"""The share of training images that may exceed the threshold with an image of another fold."""
 
 LEAST = 0.132
 """The least threshold. No image of BUSI scores more with one of another hospital (0.126)."""
@@ -78,7 +78,8 @@ class Gallery:
     def of(cls, train: Samples, groups: np.ndarray, progress: Progress = silent) -> Gallery:
         """Return the gallery of the training images, which are read block by block.
 
-        groups: int64 (N,); images of different groups are taken to show different things. Where
+        groups: int64 (N,), such as the folds; images of different ones are taken to show different
+        things. Where
         all are of one group the threshold stays `LEAST`. Raises InputError if there are no
         images.
         """

@@ -185,7 +185,7 @@ def measured(path: Path, repeats: int) -> Iterator[dict[str, object]]:
     images = np.concatenate(list(snapshot.inspect().blocks()))
     train, groups = images[parts == 0], groups[parts == 0]
     others = images[(parts == 1) | (parts == 2)]
-    gallery = Gallery.of(snapshot.training(ak.HOLDOUT), groups)
+    gallery = Gallery.of(snapshot.training(ak.HOLDOUT), snapshot.real.folds[parts == 0])
     print(f"{'shown':9} {'kind':34} {'n':>5} {'copies':>7} {'group':>6} {'score':>17} {'cpu s':>6}")
     for kind, change in COPIES.items():
         shown = changed(np.tile(train, (repeats, 1, 1, 1)), change)

@@ -188,7 +188,9 @@ def measure(of: str, rows: int, repeats: int, only: Sequence[str]) -> dict[str, 
                 if only and command not in (*only, "augment"):
                     continue
                 found.setdefault(command, []).append(cost(line))
-                print(f"{command}: {found[command][-1].wall_s:.0f} s", file=sys.stderr, flush=True)
+                last = found[command][-1]
+                said = f"{command}: {last.wall_s:.0f} s, {last.peak_mb:.0f} MB"
+                print(said, file=sys.stderr, flush=True)
                 shutil.rmtree(Path(name) / "export-npz", ignore_errors=True)
     return found
 

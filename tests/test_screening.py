@@ -488,6 +488,38 @@ def test_a_sparse_file_that_claims_a_terabyte_is_refused(store: Path) -> None:
         ak.open(store).snapshot().real  # noqa: B018
 
 
+def test_a_child_gets_time_for_every_image(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "many.h5"
+    with h5py.File(path, "w") as file:
+        images = file.create_dataset("images", (20_000, 8, 8, 1), np.uint8, chunks=(1, 8, 8, 1))
+        for row in range(len(images)):
+            images.id.write_direct_chunk((row, 0, 0, 0), bytes(64))
+    given = []
+    monkeypatch.setattr(structure, "_limit_time", lambda seconds: given.append(("first", seconds)))
+    monkeypatch.setattr(structure, "_allow", lambda seconds: given.append(("more", seconds)))
+    structure.check_file(str(path), "shard")
+    held = 512 * path.stat().st_blocks
+    assert given == [("first", 1.5 + held / 400e6), ("more", 1.0), ("first", 0)]
+
+
+def test_time_that_is_allowed_adds_up() -> None:
+    code = (
+        "import runpy, signal, sys; child = runpy.run_path(sys.argv[1], run_name='child');"
+        "child['_limit_time'](3); child['_allow'](40.5);"
+        "print(round(signal.getitimer(signal.ITIMER_PROF)[0]))"
+    )
+    line = [sys.executable, "-c", code, structure.__file__]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("43", "44")
+
+
+def test_a_file_of_tiny_chunks_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "tiny.h5", "w") as file:
+        file.create_dataset("images", data=np.zeros((9, 4, 4, 1), np.uint8), chunks=(1, 4, 4, 1))
+    with pytest.raises(structure.Fault, match="has chunks of 16 bytes"):
+        structure.check_file(str(tmp_path / "tiny.h5"), "shard")
+
+
 # -- what is known ---------------------------------------------------------------------------------
 
 

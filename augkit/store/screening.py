@@ -25,7 +25,7 @@ from augkit.examined import examined
 
 Kind = Literal["shard", "packed"]
 
-RULES = 1
+RULES = 2
 """Raised whenever the rules of `structure` become stricter: then files are examined again."""
 
 _PATIENCE = 30.0

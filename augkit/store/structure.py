@@ -29,8 +29,12 @@ MEMORY = 512 * 2**20
 SECONDS = 1.5
 """Processor seconds a file, and one more for each `PACE` bytes that it holds on the disk."""
 PACE = 400e6
+CHUNK_SECONDS = 50e-6
+"""More of them for each chunk: looking at one takes 12 microseconds."""
 LARGEST_CHUNK = 2**26
 """Bytes that HDF5 reads at once: an image of 4096x4096 pixels in three colours fits."""
+SMALLEST_CHUNK = 64
+"""An image of 8x8 pixels; so a file cannot ask for much time by many chunks."""
 LONGEST_TEXT = 2**24
 WIDEST_CELL = 2**14
 MOST_COLUMNS = 64
@@ -174,8 +178,9 @@ class _Structure:
         size = row
         for side in plan.get_chunk():
             size *= int(side)
-        if size > LARGEST_CHUNK:
+        if not SMALLEST_CHUNK <= size <= LARGEST_CHUNK:
             raise Fault(f"{where} has chunks of {size} bytes")
+        _allow(dataset.get_storage_size() / size * CHUNK_SECONDS)
 
         def visit(chunk: h5d.StoreInfo) -> bool | None:
             outside = chunk.byte_offset is None or chunk.byte_offset + chunk.size > self._size
@@ -279,6 +284,13 @@ def _limit_time(seconds: float) -> None:
     """End this process when it has computed for so many seconds from now; 0: no more."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _allow(seconds: float) -> None:
+    """Add some processor seconds to those that are left."""
+    if hasattr(signal, "setitimer"):
+        left, _ = signal.getitimer(signal.ITIMER_PROF)
+        signal.setitimer(signal.ITIMER_PROF, left + seconds)
 
 
 def _confine() -> None:
