@@ -17,12 +17,16 @@ atexit.register(shutil.rmtree, _known, ignore_errors=True)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the slow tests as well")
+    parser.addoption("--slow", action="store_true", help="run all tests")
+    parser.addoption("--seconds", action="store_true", help="run those that take seconds as well")
 
 
 def pytest_collection_modifyitems(config, items):
     without_gpu = pytest.mark.skip(reason="needs a CUDA device")
-    slow = [] if config.getoption("--slow") else [i for i in items if i.get_closest_marker("slow")]
+    left_out = {"slow", "seconds"}
+    if config.getoption("--slow") or config.getoption("--seconds"):
+        left_out = set() if config.getoption("--slow") else {"slow"}
+    slow = [item for item in items if left_out & {mark.name for mark in item.iter_markers()}]
     for item in items:
         if item.get_closest_marker("gpu") and not has_gpu():
             item.add_marker(without_gpu)

@@ -171,7 +171,7 @@ def test_a_pair_is_an_image_beside_its_parent(tmp_path):
     assert (store.snapshot().inspect()[:][..., 0] == real).all((1, 2)).any()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_best_median_and_worst_are_drawn(flipped, tmp_path):
     found = ak.quality(flipped, "flip", sheets=tmp_path / "s", **QUICK)
     names = sorted(p.name for p in (tmp_path / "s").iterdir())

@@ -117,7 +117,7 @@ def test_a_control_repeats_real_images_evenly_and_adds_nothing_else(store):
     assert (made.gather(np.array([len(made) - 1, 0])) == made[:][[-1, 0]]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_an_evaluation_makes_the_control_that_an_arm_needs(two_sites):
     ak.augment(two_sites, "mean", n=60)
     found = ak.evaluate(two_sites, "shares", split="70/15/15")
@@ -149,7 +149,7 @@ def test_the_control_can_be_asked_for_alone(two_sites):
 # Generators that are fitted anew
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_generator_is_fitted_anew_for_every_partition_and_on_nothing_else(store):
     ak.augment(store, "mean", n=5)
     plain = ak.evaluate(store, "shares")
@@ -170,7 +170,7 @@ def test_a_generator_is_fitted_anew_for_every_partition_and_on_nothing_else(stor
     assert to_refit(snapshot, {"mean": ("mean",)}, protocol(None, 5, 1)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_what_was_fitted_anew_is_no_arm_of_its_own_and_not_made_twice(store):
     ak.augment(store, "mean", n=5)
     ak.evaluate(store, "shares", refit=True)
@@ -315,7 +315,7 @@ def test_one_site_is_tested_after_training_on_the_other(two_sites):
         ak.evaluate(two_sites, "shares", test_on="a")
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_relatives_across_sites_are_neither_trained_nor_tested_on(tmp_path):
     store = ak.DatasetStore.create(tmp_path / "a.store", height=40, width=48)
     made, _, labels = phantoms(20, height=40, width=48, seed=0)

@@ -124,7 +124,7 @@ def test_a_bad_data_set_is_refused_and_leaves_no_store(lab, source, words):
     refused(f"ingest {source} {NEW}", lab, *words)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("source", ["empty", "hollow", "text", "truncated", "no-class.csv"])
 @pytest.mark.parametrize("store", [OLD, "--store breast.h5"])
 def test_a_bad_data_set_leaves_a_store_as_it_was(lab, source, store):
@@ -283,7 +283,7 @@ BAD_EVALUATIONS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(("line", "words"), [(f, w) for f, *w in BAD_EVALUATIONS])
 def test_a_bad_evaluate_is_refused(lab, line, words):
     refused(f"evaluate {line} {OLD}", lab, *words)

@@ -57,7 +57,7 @@ def test_every_classifier_is_held_against_the_contract():
     assert ours == set(OFFERED)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_it_keeps_the_contract(name, options):
     check_classifier(OFFERED[name], **options)

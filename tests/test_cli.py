@@ -55,7 +55,7 @@ def printed(finished: Path, name: str) -> str:
 # The user story
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_ingest_says_what_came_in_and_what_to_do_next(finished):
     said = printed(finished, "ingest")
     assert said.startswith("30 images added. Size 192x160: ")
@@ -369,7 +369,7 @@ def take_long() -> None:
         bar("read", 3, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_bar_is_drawn_on_stderr_for_what_takes_long(capsys, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -379,7 +379,7 @@ def test_a_bar_is_drawn_on_stderr_for_what_takes_long(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_no_bar_is_drawn_into_a_file(capsys):
     take_long()
     assert capsys.readouterr() == ("", "")

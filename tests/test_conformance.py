@@ -28,7 +28,7 @@ from augkit.interfaces import Augmenter, Classifier, Context
 from augkit.options import option
 from augkit.testing import Copy, Oracle, Poison
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 # -- augmenters: a good one, and the same with one bug each ----------------------------------------
 
@@ -729,12 +729,14 @@ def test_a_package_is_told_what_is_wrong_with_it(tmp_path, given, check_name, sa
     assert found[:2] == ("augkit-invert", check_name) and said in found[2]
 
 
+@pytest.mark.slow
 def test_an_import_without_end_is_ended(tmp_path):
     folder = package(tmp_path / "stranger", "import time; time.sleep(600)")
     (found,) = faults(check(folder, timeout=4))
     assert found[1:] == ("it can be loaded", "augkit-invert has not ended after 4 s at import")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "apply, said",
     [

@@ -36,7 +36,7 @@ from augkit.store.folder import Folder
 from augkit.store.format import Entry
 from augkit.store.packed import PackedFile
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 FORMS = ["a.store", "a.h5"]
 STORES = ["a.store", "a.h5", "b.store", "b.h5"]
@@ -440,6 +440,7 @@ def test_a_killed_command_leaves_all_or_nothing(
     check_killed(root / f"{command}-{form}", (command, form), calls[command, form], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_killed_at_any_call_leaves_all_or_nothing(
@@ -536,6 +537,7 @@ def test_a_full_disk_is_a_plain_error_and_commits_nothing(
     starve_and_check(tmp_path, command, form, [0, 150, 290_000])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_disk_full_at_any_moment_is_a_plain_error_and_commits_nothing(

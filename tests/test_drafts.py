@@ -16,7 +16,7 @@ import augkit as ak
 from augkit.drafts import SUFFIX, Draft
 from augkit.store import DatasetStore
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 BLOCKS = [
     {"images": np.full((3, 4, 4, 1), i, np.uint8), "score": np.array([0.5, i, np.nan])}

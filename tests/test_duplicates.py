@@ -159,7 +159,7 @@ def test_the_black_wedges_of_turned_images_relate_nobody(degrees):
     assert len(related_pairs(fingerprints(images))) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_images_that_are_mostly_black_are_not_relatives_by_chance():
     images = np.stack([speckle(seed) for seed in range(300, 360)])
     images[:, HEIGHT // 3 :] = 0
@@ -168,7 +168,7 @@ def test_images_that_are_mostly_black_are_not_relatives_by_chance():
     assert pair_set(pairs) == {(0, len(images))}
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_constant_images_have_zero_prints_and_no_relatives():
     levels = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     images = np.concatenate([np.tile(levels, (1, 40, 48, 1)), speckle(0, 40, 48)[None]])
@@ -197,7 +197,7 @@ def test_known_images_are_compared_only_with_new_ones(unrelated):
     assert len(related_pairs(prints, known=len(prints))) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_pairs_are_found_across_blocks(unrelated):
     filler = np.concatenate([unrelated] * 7)[:, ::2, ::2]
     image = speckle(0)[::2, ::2]
@@ -274,7 +274,7 @@ def slopes() -> np.ndarray:
     return np.clip(np.stack(made), 0, 255).astype(np.uint8)[..., None]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     "images",
     [noise_of(28, 28), noise_of(16, 20), coarse_noise(8), coarse_noise(16), slopes()],
@@ -340,7 +340,7 @@ def test_a_crop_is_found_whatever_its_window(traced, window, mirrored):
     assert pair_set(related_pairs(among(traced, copy, speckle(0)))) == {(n, n + 1)}
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_crop_that_resembles_its_source_as_it_is_scores_no_less_for_that(traced):
     crop = magnified(speckle(0), *CROPS["three quarters"])
     (n, m), images = (len(traced), len(traced) + 1), (speckle(0), crop)

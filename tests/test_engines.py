@@ -17,7 +17,7 @@ from augkit.engines.local import usable_cores
 from augkit.engines.processes import LocalEngine
 from augkit.errors import AugkitError, InputError, OptionError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 
 def wait_for_files(folder: Path, n_files: int) -> list[str]:

@@ -133,7 +133,7 @@ WAYS = re.compile(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_every_message_names_a_way_out():
     without = [
         f"{t.file}:{t.line}: {t.text}"
@@ -189,8 +189,8 @@ def test_every_message_is_met_by_a_command_line_or_excused(tmp_path):
     notes = tmp_path / "messages.jsonl"
     files = [ROOT / f"tests/test_{name}.py" for name in READERS]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "messages", "-p", "no:cacheprovider",
-         "--deselect", "tests/test_cli.py::test_demo_goes_the_whole_way",
+        [sys.executable, "-m", "pytest", "-q", "--seconds", "-p", "messages",
+         "-p", "no:cacheprovider", "--deselect", "tests/test_cli.py::test_demo_goes_the_whole_way",
          *[file for file in files if file.exists()]],
         cwd=ROOT, capture_output=True, text=True,
         env=os.environ

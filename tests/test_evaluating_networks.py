@@ -251,7 +251,7 @@ def test_a_weights_file_is_known_by_its_content_not_its_place(store, tmp_path):
     assert (first.computed, moved.computed, other.computed) == (1, 0, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_network_measures_what_it_costs(store):
     train = store.snapshot().training(ak.HOLDOUT)
     context = Context(0, store.snapshot().classes)
@@ -317,7 +317,7 @@ def test_a_listing_survives_a_classifier_that_cannot_say_what_it_is(monkeypatch)
     assert found.find("resnet", "classifier").about == ResNet.about()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_command_evaluates_a_network_and_tells_what_it_did(store, tmp_path):
     options = [w for k, v in SMALL.items() for w in ("-o", f"{k}={v}")]
     line = ["evaluate", "--classifier", "resnet", *options, "--seeds", "1", "--arms", "real"]

@@ -403,7 +403,7 @@ def test_no_more_than_a_block_is_read_at_once(store, tmp_path, format, monkeypat
     assert_same(store.snapshot(), READERS[format](tmp_path / "out", "train"), "train", RUNS)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("format", ["npz", "webdataset"])
 def test_what_is_kept_in_memory_does_not_grow_with_the_images(tmp_path, format, monkeypatch):
     import tracemalloc
@@ -501,7 +501,7 @@ def test_without_the_flag_there_are_no_masks(tmp_path):
     assert "masked" not in lines(tmp_path / "out" / "metadata.csv")[0]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @others_warn
 def test_hugging_face_reads_masks_as_images(tmp_path, hugging_face):
     store = toy_store(tmp_path / "a.store", 7, masks=True)

@@ -138,7 +138,7 @@ def test_without_rows_there_is_a_line_for_each_class(made, tmp_path):
     assert shown.images == 3 * 4
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_ways_that_do_not_exist_are_plain_errors(made, tmp_path):
     def shown(**how):
         ak.preview(made, output=tmp_path / "p.png", **how)

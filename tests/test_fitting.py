@@ -189,7 +189,7 @@ def test_a_plugin_that_takes_the_name_of_the_provenance_is_a_named_error(tmp_pat
         ak.augment(toy_store(tmp_path / "a.store"), "rude", n=2)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_partial_model_is_sampled_as_it_is_and_continued_by_fit(store):
     partial = ak.fit(store, "mean", budget="10s")
     assert (partial.complete, partial.note) == (False, "1 of 3 steps")
@@ -223,7 +223,7 @@ def test_the_budget_of_augment_leaves_time_for_sampling(store, monkeypatch):
     del Mean.real_fit
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_an_arm_takes_the_run_of_the_model_that_was_trained_further(store):
     ak.fit(store, "mean", budget=5)
     ak.augment(store, "mean", n=3)

@@ -147,7 +147,7 @@ def test_without_a_validation_part_three_folds_of_the_training_part_validate(tmp
     )
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_relative_in_another_data_set_counts_as_well(tmp_path):
     first, second = archive(tmp_path / "a.npz", leaks=False), tmp_path / "b.npz"
     with np.load(first) as given:
@@ -164,7 +164,7 @@ def test_a_relative_in_another_data_set_counts_as_well(tmp_path):
     assert alone[snapshot.real.keys == "a/train/000000"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_images_without_a_part_are_left_out_and_counted(store, tmp_path):
     other = tmp_path / "other"
     for label in "01":
@@ -279,7 +279,7 @@ def test_a_generator_fitted_for_the_given_split_stands_under_it_and_under_no_oth
     assert "--split given takes it as it is" in (arm.unavailable or "")
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_generator_of_the_usual_split_is_fitted_anew_for_the_given_one(store):
     made = ak.augment(store, "learned", n=4)
     assert not store.snapshot().trainable(made.run, GIVEN).all()
@@ -290,7 +290,7 @@ def test_a_generator_of_the_usual_split_is_fitted_anew_for_the_given_one(store):
     assert {arm.name: arm.rows for arm in found.arms}["learned"] == 29
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_relatives_that_come_later_make_a_run_for_the_given_split_stale(store, tmp_path):
     made = ak.augment(store, "flip", split="given")
     with np.load(tmp_path / "med.npz") as given:

@@ -160,7 +160,7 @@ def is_clean(store: DatasetStore) -> bool:
     return not left and not runs and ak.augment(store, "flip", workers=1).made
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("how, words", MISDEEDS.items(), ids=MISDEEDS)
 def test_a_misdeed_is_a_named_error_and_no_row_is_committed(
@@ -272,7 +272,7 @@ def paths() -> list[str]:
     return [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_thread_that_hangs_does_not_keep_the_process_alive(tmp_path: Path) -> None:
     toy_store(tmp_path / "a.store", 6)
     code = (

@@ -192,7 +192,7 @@ def test_listing_plugins_loads_neither_torch_nor_opencv():
     assert not loaded & HEAVY
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_images_become_rows_without_a_library_that_only_a_search_needs(tmp_path):
     write_phantoms(tmp_path / "images", 6, height=32, width=40)
     images, store = str(tmp_path / "images"), str(tmp_path / "a.store")
@@ -274,7 +274,7 @@ def dangers(node):
                 yield "allow_pickle=True"
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("place", [CORE, CLI, *PLUGINS, *EXAMPLES], ids=lambda p: p.name)
 def test_nothing_runs_what_is_in_data(place):
     for path in sources(place):

@@ -284,7 +284,7 @@ def test_the_folder_of_a_second_site_is_read_by_its_manifest():
     assert listing.sources == read(DATA / "breast" / "labels.csv").sources
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_layout_stands_in_the_json(tmp_path):
     toy_store(tmp_path / "toy.store")
     found = works("ingest", "toy.store", "--store", "b.store", "--json", cwd=tmp_path)

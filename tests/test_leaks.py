@@ -1042,7 +1042,7 @@ def catch(store: DatasetStore, kind: Leak) -> None:
         opened.close()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", LEAKS)
 def test_a_leak_in_a_store_is_caught(store: DatasetStore, name: str) -> None:
     catch(store, LEAKS[name])
@@ -1066,7 +1066,7 @@ def test_the_catalogue_has_more_than_twenty_kinds() -> None:
 # Controls: without a leak nothing is caught
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_store_without_a_leak_is_trained_on_whole(store: DatasetStore) -> None:
     n = len(rows_trained(store))
     found = evaluate(store)
@@ -1106,7 +1106,7 @@ def test_what_is_trained_on_rightly_is_not_taken_for_a_leak(store: DatasetStore)
     assert ak.verify(opened).sound
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_no_alarm_goes_off_without_a_leak(store: DatasetStore) -> None:
     opened = honest(store)
     assert len(ALARMS) > 40

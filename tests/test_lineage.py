@@ -345,7 +345,7 @@ def groupings() -> st.SearchStrategy[list[str]]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @given(names=groupings())
 @settings(max_examples=15, deadline=None)
 def test_every_group_lies_in_one_part_whatever_the_groups(

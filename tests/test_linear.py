@@ -25,7 +25,7 @@ def fitted(train, val=None, context=CONTEXT, **options):
     return classifier
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_linear_keeps_the_contract():
     check_classifier(Linear)
     check_classifier(Linear, C=0.5, class_weight="none")

@@ -134,7 +134,7 @@ def test_no_thread_is_left_when_the_iterator_is_closed():
     assert threading.active_count() == before
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("backend", PROCESSES)
 @pytest.mark.parametrize("how", ["close", "forget"])
 def test_no_process_is_left_when_the_iterator_is_closed(backend, how):

@@ -129,7 +129,7 @@ def test_repeating_a_class_until_it_is_as_large_as_the_others_changes_nothing(re
     np.testing.assert_allclose(few, equal, atol=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @every_machine
 def test_without_balance_a_rare_class_is_predicted_less_whatever_the_option_says(recipe):
     balanced, _ = lean(recipe)

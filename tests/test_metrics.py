@@ -133,7 +133,7 @@ def test_the_influence_of_a_row_is_what_its_weight_in_the_data_changes():
             assert moved == pytest.approx(one.influence[row], abs=2e-4), name
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["balanced_accuracy", "auroc", "f1", "mcc", "ppv:normal", "brier"])
 def test_standard_errors_match_the_spread_over_repeated_draws(name):
     scores = [score(*drawn(240, 3, seed), THREE)[name] for seed in range(400)]

@@ -610,7 +610,7 @@ def _commit(path: Path, files: dict[str, bytes], note: str) -> None:
     commit(ak.open(path), files, note=note)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("form", FORMS)
 def test_writers_of_equal_weights_at_once_all_succeed(tmp_path: Path, form: str) -> None:
     store = toy_store(tmp_path / form)

@@ -255,7 +255,7 @@ def test_the_global_generator_of_torch_is_left_as_it_was():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_all_arms_start_from_the_same_weights():
     found = []
     for n in (3, 6):

@@ -205,7 +205,7 @@ MAY = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_only_three_modules_could_use_a_network_at_all():
     found = {}
     for place in ("augkit", "cli", "plugins"):

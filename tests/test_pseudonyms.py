@@ -37,7 +37,7 @@ def bytes_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("store", ["t.store", "t.h5"])
 @pytest.mark.parametrize("source", ["set", "set/people.csv"])
 def test_no_name_of_a_file_or_a_group_is_in_the_bytes_of_the_store(tmp_path, store, source):

@@ -24,7 +24,7 @@ from augkit.results import Result, Results
 from augkit.store import DatasetStore, durable, traces
 from augkit.store.traces import Search, of_images, of_text
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 FORMS = ["toy.store", "toy.h5"]
 KEY = "toy/benign/0.png"

@@ -138,7 +138,7 @@ BAD_OTHERS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(("line", "words"), [(line, words) for line, *words in BAD_OTHERS])
 def test_another_bad_command_line_is_refused(desk, line, words):
     refused(f"{line} {OLD}", desk, *words)

@@ -216,7 +216,7 @@ def test_a_strangers_package_is_found_with_its_name_version_and_options(install)
     assert not found.failures
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("source, error", BROKEN.values(), ids=BROKEN)
 def test_a_broken_package_is_one_named_failure(install, source, error):
     install("good-package", GOOD)
@@ -229,7 +229,7 @@ def test_a_broken_package_is_one_named_failure(install, source, error):
     assert others_work(found)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("source, name, error", BROKEN_CLASSES.values(), ids=BROKEN_CLASSES)
 def test_a_broken_class_is_one_named_failure(install, source, name, error):
     install("good-package", GOOD)
@@ -379,7 +379,7 @@ FATAL = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("source, error", FATAL.values(), ids=FATAL)
 def test_a_package_that_ends_the_process_is_one_named_failure(install, source, error):
     install("a-good-package", GOOD)
@@ -394,7 +394,7 @@ def test_a_package_that_ends_the_process_is_one_named_failure(install, source, e
     assert others_work(found)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_package_that_never_ends_at_import_is_one_named_failure(install):
     install("a-good-package", GOOD)
     install("endless", "while True: pass")
@@ -405,7 +405,7 @@ def test_a_package_that_never_ends_at_import_is_one_named_failure(install):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_package_that_leaves_a_thread_behind_is_one_named_failure(install, monkeypatch):
     """Every command would wait for it at its end."""
     install("a-good-package", GOOD)
@@ -449,7 +449,7 @@ def imports(tmp_path):
     return len((tmp_path / "imports").read_text().splitlines())
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_package_is_rehearsed_until_it_is_known_and_again_when_it_changes(install, tmp_path):
     note = f"with open({str(tmp_path / 'imports')!r}, 'a') as f: f.write('x\\n')\n"
     install("noted", note + GOOD)

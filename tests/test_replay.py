@@ -230,7 +230,7 @@ def ingested(folder: Path, store: Path, **how: Any) -> list[dict[str, Any]]:
     return [kept | {"shard": {k: v for k, v in entry["shard"].items() if k != "name"}}]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_an_ingest_gives_the_same_shard_whatever_the_workers(tmp_path: Path) -> None:
     folder = picture_folder(tmp_path / "set")
     ways: list[dict[str, Any]] = [

@@ -10,7 +10,7 @@ from toys import offer, toy_store
 import augkit as ak
 from augkit.errors import InputError, OptionError, StoreError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 
 @pytest.fixture(autouse=True)

@@ -525,7 +525,7 @@ def test_a_hostile_table_keeps_its_columns(tmp_path: Path) -> None:
     assert len(n_columns) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_figures_are_the_same_bytes_each_time_and_have_no_date(tmp_path: Path) -> None:
     first = write_figures(an_outcome(), tmp_path / "a")
     second = write_figures(copy.deepcopy(an_outcome()), tmp_path / "b")
@@ -537,7 +537,7 @@ def test_figures_are_the_same_bytes_each_time_and_have_no_date(tmp_path: Path) -
         assert b"/Subtype /Image" not in content
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_figures_draw_hostile_names(tmp_path: Path) -> None:
     outcome = hostile_outcome()
     outcome["cells"] = outcome["cells"][3:]
@@ -559,7 +559,7 @@ def saved(folder: Path, outcome: Any, name: str = "a.json") -> Path:
     return folder / name
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_newest_outcome_of_a_store_is_reported(tmp_path: Path) -> None:
     store = toy_store(tmp_path / "a.store")
     outcomes = store.side_folder("outcomes")
@@ -575,7 +575,7 @@ def test_the_newest_outcome_of_a_store_is_reported(tmp_path: Path) -> None:
     assert len(json.loads(made.to_json())["files"]) == 8
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_file_alone_shows_the_store_that_it_names_if_that_fits(tmp_path: Path) -> None:
     store = toy_store(tmp_path / "a.store")
     outcome = an_outcome(an_evaluation() | {"store": str(store.path)})

@@ -20,7 +20,7 @@ import augkit as ak
 from augkit.reports.page import write_page
 from augkit.store import DatasetStore
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.seconds
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="the browser is not tested: playwright is not installed"
@@ -218,6 +218,7 @@ def test_what_is_closed_on_screen_is_printed(browser: Any, report: str) -> None:
         assert visit.page.pdf().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_fault(browser: Any, report: str, scheme: Any) -> None:
     pytest.importorskip("axe_playwright_python", reason="axe is not installed")

@@ -543,7 +543,7 @@ def children_of(code: str, tmp_path: Path, **environment: str) -> int:
     return int(done.stdout.split()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["a.store", "a.h5"])
 def test_what_this_user_wrote_or_examined_is_opened_without_a_child(
     tmp_path: Path, name: str

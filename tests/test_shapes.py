@@ -210,7 +210,7 @@ def kept(folder: Path, runs: Sequence[str], rows: Sequence[Mapping[str, str]]) -
     assert "sound" in stands(folder, "verify", "--store", STORE).out
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_mixture_of_all_that_is_odd_goes_the_whole_way(tmp_path):
     shape = Shape(
         {"gut artig": 10, "正常": 9, "rare": 3},

@@ -144,7 +144,7 @@ def _augment(path: Path, seed: int) -> None:
     ak.augment(path, "zoom", seed=seed, workers=1)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", FORMS)
 def test_two_writers_at_once_lose_nothing(tmp_path: Path, name: str) -> None:
     toy_store(tmp_path / name)
@@ -157,7 +157,7 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path, name: str) -> None:
     assert ak.verify(ak.open(tmp_path / name)).sound
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_same_run_by_two_writers_is_committed_once(tmp_path: Path) -> None:
     toy_store(tmp_path / "a.store")
     spawn = multiprocessing.get_context("spawn")
@@ -166,7 +166,7 @@ def test_the_same_run_by_two_writers_is_committed_once(tmp_path: Path) -> None:
     assert list(ak.open(tmp_path / "a.store").snapshot().runs) == ["zoom"]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_pool_keeps_a_bounded_number_of_shards_open(tmp_path: Path) -> None:
     store = toy_store(tmp_path / "a.store", 10)
     for seed in range(40):
@@ -208,7 +208,7 @@ def is_sound(path: Path) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", FORMS)
 def test_verify_finds_a_flipped_byte_wherever_it_is(tmp_path: Path, name: str) -> None:
     store = toy_store(tmp_path / name, 5, shape=(16, 16, 1))
@@ -378,7 +378,7 @@ def test_a_full_or_read_only_disk_is_a_plain_error(tmp_path: Path) -> None:
         ak.ingest_arrays(store, [images(4)], ["a"] * 4, keys=list("abcd"))
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_store_written_block_by_block_needs_no_memory_for_its_images(tmp_path: Path) -> None:
     import tracemalloc
 
@@ -459,7 +459,7 @@ def test_a_relative_path_stays_where_it_was(
     assert list(ak.open(tmp_path / "a.store").snapshot().runs) == ["flip"]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", FORMS)
 def test_threads_may_share_a_store(tmp_path: Path, name: str) -> None:
     from concurrent.futures import ThreadPoolExecutor

@@ -17,7 +17,7 @@ def copied(tmp_path, source, **flags):
     return before, after, np.array([rows[key] for key in before.real.keys.tolist()]), report
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["a.store", "a.h5"])
 def test_images_come_over_pixel_for_pixel_with_all_that_belongs_to_them(tmp_path, name):
     groups = [f"p{i // 3}" for i in range(60)]
@@ -50,7 +50,7 @@ def test_relatives_that_the_store_knows_stay_relatives(tmp_path):
     assert np.array_equal(same, groups[:, None] == groups)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_images_that_are_there_already_are_joined_with_their_relatives(tmp_path):
     groups = [f"p{i // 2}" for i in range(60)]
     source = toy_store(tmp_path / "a.store", 20, groups=groups)
@@ -62,7 +62,7 @@ def test_images_that_are_there_already_are_joined_with_their_relatives(tmp_path)
         ak.ingest(other.path, tmp_path / "copy.store")
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_another_size_resizes_the_stored_pixels_and_says_so(tmp_path):
     source = toy_store(tmp_path / "a.store", masks=True)
     works("ingest", "a.store", "--store", "b.store", "--size", "16x20", cwd=tmp_path)
@@ -79,7 +79,7 @@ def test_another_size_resizes_the_stored_pixels_and_says_so(tmp_path):
     assert snapshot.real.sha256[row] == before.real.sha256[5]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_two_stores_become_one(tmp_path):
     first = toy_store(tmp_path / "a.store", 10)
     second = ak.DatasetStore.create(tmp_path / "b.store", height=24, width=32)

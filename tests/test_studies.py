@@ -65,7 +65,7 @@ def results(store):
     return {path.name: path.read_bytes() for path in folder.glob("*.json")}
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_study_is_planned_done_and_done_once(store, file):
     plan = ak.plan(file, store)
     assert plan.tasks == 20 and plan.done == 0
@@ -336,7 +336,7 @@ def test_the_paper_is_checked_before_generators_are_trained(tmp_path, monkeypatc
         ak.study("paper", empty, workers=1)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_paper_is_sixty_cells(store, monkeypatch):
     ak.augment(store, "oracle", n=3, run="dagan")
     from augkit import designs, studies

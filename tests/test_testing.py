@@ -144,7 +144,7 @@ def test_variety_is_that_of_scanners():
     assert spread[0] < spread[1] < spread[2]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("variety, expected", [(0, 0.95), (1, 0.88), (2, 0.77), (3, 0.66)])
 def test_variety_costs_the_linear_classifier_what_the_table_says(variety, expected):
     test, classifier = scanned(100, 13, variety), Linear()

@@ -222,7 +222,7 @@ def test_a_dataset_can_be_sent_to_another_process(store):
 # Lineage
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_row_made_from_a_test_image_is_left_out(tmp_path, caplog):
     store = toy_store(tmp_path / "toy.store", 7)
     train, test = part(store.snapshot(), 0), part(store.snapshot(), 2)

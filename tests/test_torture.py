@@ -49,7 +49,7 @@ def require_clean(found: Tally, least: int) -> None:
 # What the campaign sees
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_store_that_lost_a_run_or_shows_one_too_many_is_seen(worlds, root):
     world = worlds["folder"]
     path = world.copy(root / "seen")

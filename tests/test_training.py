@@ -488,7 +488,7 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path):
     assert checkpoint(tmp_path).read_bytes() == before
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_an_extreme_rate_diverges_with_a_plain_error(tmp_path):
     options = dagan(steps=20, learning_rate=1.0, penalty=1e38, penalty_every=1)
     with pytest.raises(
