@@ -95,7 +95,7 @@ _MORE = 0.02
 """So much more a pair must score that keypoints propose: it is compared in the best alignment."""
 _AROUND = (0.94, 0.97, 1.0, 1.03, 1.06)
 """The sizes that are tried around the one that keypoints propose."""
-_MAYBE = 0.08
+_MAYBE = 0.12
 _ANGLES = (-4.0, -2.0, 2.0, 4.0)
 """Degrees by which an image is turned, where a pair scores more than this without being sure."""
 
