@@ -54,11 +54,12 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block.
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back to the end of the block.
 
-    For what would swallow it: an exception that comes while a process forks is ignored. Does
-    nothing in other threads than the main one, where none is raised, and where Ctrl-C is ignored.
+    For where Python would drop it: inside HDF5 it would come up in a callback of the garbage
+    collector, and while a process forks in one of those that follow. Does nothing in other threads
+    than the main one, where none is raised, and where Ctrl-C is ignored.
     """
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(usual):
@@ -70,5 +71,5 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, usual)
-    if came:
-        usual(signal.SIGINT, None)
+        if came:
+            usual(signal.SIGINT, None)

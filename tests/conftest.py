@@ -23,9 +23,9 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     without_gpu = pytest.mark.skip(reason="needs a CUDA device")
-    left_out = {"slow", "seconds"}
-    if config.getoption("--slow") or config.getoption("--seconds"):
-        left_out = set() if config.getoption("--slow") else {"slow"}
+    runs = {"--slow": ("slow", "seconds"), "--seconds": ("seconds",)}
+    asked = {name for option, names in runs.items() if config.getoption(option) for name in names}
+    left_out = {"slow", "seconds"} - asked
     slow = [item for item in items if left_out & {mark.name for mark in item.iter_markers()}]
     for item in items:
         if item.get_closest_marker("gpu") and not has_gpu():

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar, get_args
 
 from augkit.errors import AugkitError, OptionError
-from augkit.interruption import held_back
+from augkit.interruption import interrupts_held
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -97,7 +97,7 @@ def _run(
     longest = None if limit is None else min(limit, threading.TIMEOUT_MAX)
     try:
         begun: deque[Future[R]] = deque()
-        with held_back():  # the first item starts the workers
+        with interrupts_held():  # the first item starts the workers
             begun.extend(pool.submit(function, item) for item in islice(waiting, 1))
         begun.extend(pool.submit(function, item) for item in islice(waiting, window - 1))
         while begun:

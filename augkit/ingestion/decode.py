@@ -324,23 +324,24 @@ def _too_large(pixels: int) -> str:
     return f"has {math.ceil(pixels / 10**6)} megapixels, the limit is {limit}; make it smaller"
 
 
-def _check_comments(head: bytes, name: str) -> None:
-    """Raise InputError for a PNM file that is mostly comments, which Pillow reads byte by byte.
-
-    head: as much of the file as is to be read. Plain ones may have comments among the pixels too.
-    """
-    if not re.match(rb"P[1-6]\s", head):
+def _check_comments(file: IO[bytes], name: str) -> None:
+    """Raise InputError for a PNM file that is mostly comments, which Pillow reads byte by byte."""
+    start = file.read(3)
+    if not re.match(rb"P[1-6]\s", start):
         return
+    kind = start[1:2]
+    plain = kind in b"123"  # which may have comments among the pixels, too
+    head = start + file.read(-1 if plain else _LONGEST_HEADER)
     header = re.sub(rb"#[^\r\n]*", b"", head[:_LONGEST_HEADER])
-    n_words = 3 if head[1:2] in b"14" else 4  # those of two levels do not say how many
+    n_words = 3 if kind in b"14" else 4  # those of two levels do not say how many
     endless = len(head) > _LONGEST_HEADER and len(header.split(None, 3)) < n_words
-    if endless or (head[1:2] in b"123" and head.count(b"#") > _MOST_COMMENTS):
+    if endless or (plain and head.count(b"#") > _MOST_COMMENTS):
         raise InputError(f"{name}: holds more comments than a picture needs; save it again without")
 
 
 def _open(file: IO[bytes], name: str) -> Image.Image:
     """Return an image of which only the header is read. Raises InputError for one not allowed."""
-    _check_comments(file.read(_LONGEST_HEADER + 1), name)
+    _check_comments(file, name)
     file.seek(0)
     image = Image.open(file, formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
@@ -369,7 +370,6 @@ def _upright(data: bytes, name: str, window: Window = FULL) -> Image.Image:
         raise InputError(f"{name}: is empty; copy the file again")
     if dicom.is_dicom(data):
         return dicom.picture(data, name, window, MAX_PIXELS)
-    _check_comments(data, name)
     with _open(io.BytesIO(data), name) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)

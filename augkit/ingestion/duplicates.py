@@ -299,13 +299,13 @@ def _aligned(prints: Prints | np.ndarray, proposal: Proposal, *, threshold: floa
     sign = np.array([-1 if proposal.mirrored else 1, 1])
     mine = [tuple(np.minimum(sides * s, 1) * sign) for s in _AROUND]
     theirs = [tuple(np.minimum(1 / (sides * s), 1)) for s in _AROUND]
-    one = views(np.asarray(prints[proposal.first], np.float32), mine)
+    first = np.asarray(prints[proposal.first], np.float32)
+    one = views(first, mine)
     other = views(np.asarray(prints[proposal.second], np.float32), theirs).conj()
     scores = peaks(one, other)
     size, best = int(scores.argmax()), scores.max(keepdims=True)
     if _MAYBE < best[0] < _SURE:
-        askew = turned(np.asarray(prints[proposal.first], np.float32), _ANGLES)
-        turns = np.concatenate([views(each, [mine[size]]) for each in askew])
+        turns = np.concatenate([views(each, [mine[size]]) for each in turned(first, _ANGLES)])
         best = np.maximum(best, peaks(turns, other[[size] * len(turns)]).max())
     n = int(best[0] > threshold)
     pair = np.array([[proposal.first], [proposal.second]], np.int64)[:, :n]

@@ -6,13 +6,12 @@ import contextlib
 import errno
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from augkit.errors import StoreError
+from augkit.interruption import interrupts_held
 from augkit.store.format import is_abandoned, staged_name
 
 T = TypeVar("T")
@@ -46,26 +45,6 @@ def claim(path: Path, size: int) -> None:
             raise
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back to the end of the block.
-
-    Inside HDF5 it would come up in a callback of the garbage collector, where Python drops it.
-    """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    came: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if came:
-            raise KeyboardInterrupt
 
 
 class Lent(Generic[T]):

@@ -25,6 +25,7 @@ import numpy as np
 
 from augkit.errors import DamagedStore, StoreError
 from augkit.interfaces import Progress
+from augkit.interruption import interrupts_held
 from augkit.store import durable
 from augkit.store.entries import is_modest
 from augkit.store.folder import Folder
@@ -219,7 +220,7 @@ class Rewriting:
             said = {name: _word(value) for name, value in shard._group.attrs.items()}
             name = uuid.uuid4().hex
             self.staged[name] = path = form.stage()  # before it is there: `discard` has to know
-            with durable.interrupts_held():
+            with interrupts_held():
                 writer = ShardWriter(path, self.store.shape, said, masks=shard.has("masks"))
             try:
                 for start in range(0, len(rows), _BLOCK):

@@ -31,6 +31,7 @@ import numpy as np
 
 from augkit.errors import DamagedStore, StoreError
 from augkit.interfaces import Shape
+from augkit.interruption import interrupts_held
 from augkit.store import durable
 from augkit.store.direct import Places, direct_places, new_run
 from augkit.store.scanning import Rows
@@ -99,7 +100,7 @@ class ShardWriter:
         if self._masks is not None:
             packed = _pack_masks(masks, len(images), self._shape)
             self._claim(2 * packed.nbytes)
-            with durable.interrupts_held():
+            with interrupts_held():
                 _append(self._masks, packed, start)
             everything = np.full(len(images), masks is not None)
             self._masked.append(everything if masked is None else masked)
@@ -110,7 +111,7 @@ class ShardWriter:
                 self._run.write(images, start)
         else:
             self._claim(2 * images.nbytes)
-            with durable.interrupts_held():
+            with interrupts_held():
                 _append(self._images, images, start)
 
     def finish(self, columns: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -121,7 +122,7 @@ class ShardWriter:
             columns["masked"] = np.concatenate(self._masked) if self._masked else np.zeros(0, bool)
         storable = {name: _storable(values) for name, values in columns.items()}
         self._claim(sum(values.nbytes + 4096 for values in storable.values()))
-        with durable.interrupts_held():
+        with interrupts_held():
             for name, values in storable.items():
                 self._file.create_dataset(name, data=values, track_times=False)
             content = content_of(self._file)
@@ -145,7 +146,7 @@ class ShardWriter:
 
     def discard(self) -> None:
         """Close and delete the staged file, if it is still there."""
-        with durable.interrupts_held():
+        with interrupts_held():
             self._file.close()
             with contextlib.suppress(OSError):  # a disk that refuses this, refused that
                 self.path.unlink()
@@ -343,7 +344,7 @@ _ANYTHING = (
 def readable(what: str) -> Iterator[None]:
     """Turn what h5py raises on broken files into a named error."""
     try:
-        with durable.interrupts_held():
+        with interrupts_held():
             yield
     except _ANYTHING as error:
         raise DamagedStore(f"{what} cannot be read: {error}") from error
