@@ -106,7 +106,7 @@ def assign_folds(
     last = np.zeros(n_groups, bool)
     if dropped is not None:
         last[groups[dropped]] = True
-    leader = np.arange(n_groups)
+    used, leader = sizes > 0, np.arange(n_groups)
     if alike is not None:
         edges = zip(groups[alike[0]].tolist(), groups[alike[1]].tolist(), strict=True)
         leader = _leaders(share, folds, last, edges)
@@ -122,7 +122,6 @@ def assign_folds(
             fold = int(np.lexsort((rank, cost))[0])
             folds[group] = fold
             filled[fold] += share[group]
-    used = np.bincount(groups, minlength=n_groups) > 0
     return [folds[leader[group]] if used[group] else None for group in range(n_groups)]
 
 

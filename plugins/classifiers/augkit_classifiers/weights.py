@@ -36,8 +36,6 @@ OFFLINE = "AUGKIT_OFFLINE"
 _TENSORS_SHOWN = 3
 _PATIENCE = 10.0
 """Seconds that a server has to answer."""
-
-
 _RETRY = 60.0
 """Seconds after which a server that did not answer is asked again."""
 _missed: dict[str, float] = {}
