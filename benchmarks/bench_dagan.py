@@ -7,6 +7,11 @@ The peer is what a textbook WGAN-GP does in eager PyTorch: two passes of the cri
 real images are the same. Sampling into a store includes the checksums, the comparison with the
 training images and the commit; its peer is the forward pass of the generator alone.
 
+    python -m benchmarks.bench_dagan --device cuda --csv benchmarks/results/dagan.csv
+
+measures the steps on a GPU, with the paper's batch of 64 at full size. There the peer computes its
+convolutions in TF32, as PyTorch does by default, and a second one in float32.
+
     python -m benchmarks.bench_dagan --memory --csv benchmarks/results/dagan_memory.csv
 
 measures the peak memory of training for several batches, each in a process of its own.
@@ -20,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,34 +34,38 @@ from benchmarks import runner
 
 BATCH = 16
 SIZES = [(80, 96), (160, 192)]
+PAPER_BATCH = 64
+"""At full size on a GPU."""
 N_SAMPLED = 320
 
 
-def cases() -> Iterator[runner.Case]:
-    """Yield steps at two sizes, then sampling."""
+def cases(device: str) -> Iterator[runner.Case]:
+    """Yield steps at two sizes, then, on a CPU, sampling."""
     for height, width in SIZES:
-        for name, options in (
-            ("critic step", {"penalty_every": 1, "steps": 1}),
-            ("critic step, penalty / 4", {"penalty_every": 4, "steps": 4}),
-        ):
-            steps = options.pop("steps")
-            work, peer = training(height, width, **options), Eager(height, width)
+        batch = PAPER_BATCH if device != "cpu" and (height, width) == SIZES[1] else BATCH
+        where = f"{width}x{height}" + ("" if device == "cpu" else f" batch {batch} {device}")
+        of = {"device": device, "batch": batch}
+        for name, every in (("critic step", 1), ("critic step, penalty / 4", 4)):
+            work = training(height, width, penalty_every=every, **of)
             yield runner.Case(
-                f"{name} {width}x{height}",
-                lambda work=work, steps=steps: critic_steps(work, steps),
-                {"torch eager": lambda peer=peer, steps=steps: peer.critic_steps(steps)},
-                steps,
+                f"{name} {where}",
+                partial(critic_steps, work, every),
+                {k: partial(v.critic_steps, every) for k, v in peers(height, width, **of).items()},
+                every,
             )
-        work, peer = training(height, width), Eager(height, width)
+        work = training(height, width, **of)
         yield runner.Case(
-            f"generator step {width}x{height}",
-            lambda work=work: generator_step(work),
-            {"torch eager": peer.generator_step},
+            f"generator step {where}",
+            partial(generator_step, work),
+            {k: v.generator_step for k, v in peers(height, width, **of).items()},
         )
-    yield from sampling()
+    if device == "cpu":
+        yield from sampling()
 
 
-def training(height: int, width: int, *, penalty_every: int = 1, batch: int = BATCH):
+def training(
+    height: int, width: int, *, penalty_every: int = 1, batch: int = BATCH, device: str = "cpu"
+):
     """Return the training of one class on noise."""
     import torch
     from augkit_dagan import Dagan
@@ -67,35 +77,57 @@ def training(height: int, width: int, *, penalty_every: int = 1, batch: int = BA
     options = Dagan(preset="paper", batch=batch, penalty_every=penalty_every)
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (64, 1, height, width), np.uint8))
-    return ClassTraining(options.settle(shape, "cpu"), 0, images, shape, context=Context(0, ("a",)))
+    context = Context(0, ("a",), device)
+    return ClassTraining(options.settle(shape, device), 0, images, shape, context=context)
 
 
 def critic_steps(work, steps: int) -> None:
     """Do our critic steps, draws and optimiser included."""
-    from augkit_dagan.training import Draws
+    from augkit_dagan.training import Draws, fastest_algorithms
 
     draws = Draws(work.options, 0, len(work.images), 0)
-    for k in range(steps):
-        work._critic_step(draws, k)
+    with fastest_algorithms():
+        for k in range(steps):
+            work._critic_step(draws, k)
+    wait(work.device)
 
 
 def generator_step(work) -> None:
     """Do our generator step."""
-    from augkit_dagan.training import Draws
+    from augkit_dagan.training import Draws, fastest_algorithms
 
-    work._generator_step(Draws(work.options, 0, len(work.images), 0))
+    with fastest_algorithms():
+        work._generator_step(Draws(work.options, 0, len(work.images), 0))
+    wait(work.device)
+
+
+def wait(device) -> None:
+    """Wait for what a GPU still computes."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peers(height: int, width: int, *, device: str, batch: int) -> dict[str, Eager]:
+    """Return the peers on a device: on a GPU as PyTorch comes, and with float32 as it is."""
+    found = {"torch eager": Eager(height, width, device=device, batch=batch)}
+    if device != "cpu":
+        found["torch eager, no TF32"] = Eager(height, width, device=device, batch=batch, tf32=False)
+    return found
 
 
 class Eager:
     """A textbook WGAN-GP."""
 
-    def __init__(self, height: int, width: int):
+    def __init__(self, height: int, width: int, *, device: str, batch: int, tf32: bool = True):
         import copy
 
         import torch
 
-        ours = training(height, width)
+        ours = training(height, width, device=device, batch=batch)
         self.latent, self.images = ours.options.latent, ours.images.contiguous()
+        self.device, self.batch, self.tf32 = ours.device, batch, tf32
         contiguous = torch.contiguous_format
         self.generator = copy.deepcopy(ours.generator).to(memory_format=contiguous)
         self.critic = copy.deepcopy(ours.critic).to(memory_format=contiguous)
@@ -106,29 +138,41 @@ class Eager:
 
     def critic_steps(self, steps: int) -> None:
         """Do critic steps, each with its penalty."""
+        for _ in range(steps):
+            self._critic_step()
+        wait(self.device)
+
+    def _critic_step(self) -> None:
         import torch
 
-        for _ in range(steps):
-            rows = torch.randint(len(self.images), (BATCH,))
-            real = self.images[rows].float() / 127.5 - 1
-            fake = self.generator(torch.rand(BATCH, self.latent)).detach()
-            share = torch.rand(BATCH, 1, 1, 1)
-            mixed = (share * real + (1 - share) * fake).requires_grad_()
-            (slope,) = torch.autograd.grad(self.critic(mixed).sum(), mixed, create_graph=True)
-            penalty = ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
-            loss = self.critic(fake).mean() - self.critic(real).mean() + 10 * penalty
-            self.optimisers[1].zero_grad()
-            loss.backward()
-            self.optimisers[1].step()
+        torch.backends.cudnn.allow_tf32 = self.tf32
+        rows = torch.randint(len(self.images), (self.batch,), device=self.device)
+        real = self.images[rows].float() / 127.5 - 1
+        fake = self.generator(self._latents()).detach()
+        share = torch.rand(self.batch, 1, 1, 1, device=self.device)
+        mixed = (share * real + (1 - share) * fake).requires_grad_()
+        (slope,) = torch.autograd.grad(self.critic(mixed).sum(), mixed, create_graph=True)
+        penalty = ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
+        loss = self.critic(fake).mean() - self.critic(real).mean() + 10 * penalty
+        self.optimisers[1].zero_grad()
+        loss.backward()
+        self.optimisers[1].step()
 
     def generator_step(self) -> None:
         """Do a generator step."""
         import torch
 
-        loss = -self.critic(self.generator(torch.rand(BATCH, self.latent))).mean()
+        torch.backends.cudnn.allow_tf32 = self.tf32
+        loss = -self.critic(self.generator(self._latents())).mean()
         self.optimisers[0].zero_grad()
         loss.backward()
         self.optimisers[0].step()
+        wait(self.device)
+
+    def _latents(self):
+        import torch
+
+        return torch.rand(self.batch, self.latent, device=self.device)
 
 
 def sampling() -> Iterator[runner.Case]:
@@ -198,9 +242,10 @@ def peak() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--device", default="cpu")
     chosen, rest = parser.parse_known_args()
     if chosen.memory:
         parser.add_argument("--csv", type=Path)
         memory(parser.parse_args().csv)
     else:
-        runner.main("dagan", cases(), rest)
+        runner.main("dagan", cases(chosen.device), rest)

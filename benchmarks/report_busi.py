@@ -2,12 +2,14 @@ r"""Keep the comparisons that evaluations of BUSI found, from the outcomes in th
 
     augkit ingest Dataset_BUSI_with_GT --store busi.store
     augkit augment --plugin flip --plugin brightness --plugin scale --plugin zoom --store busi.store
-    augkit augment --plugin dagan --n 5000 --weights benchmarks/models/dagan-busi-small \
-        -o preset=small -o steps=2000 --store busi.store
+    augkit augment --plugin dagan --n 5000 -o preset=small -o steps=2000 --store busi.store
     augkit evaluate --classifier efficientnet-lite0 --split 70/15/15 --full --store busi.store
     python -m benchmarks.report_busi busi.store --csv benchmarks/results/verdict_busi.csv
 
-And for the second site and both together, about 80 minutes of one core:
+The committed rows of the DAGAN are of the model in benchmarks/models/dagan-busi-small, which only a
+store with the groups of 2026-11-24 takes; training another takes hours on a CPU.
+
+And for the second site and both together, 22 to 90 minutes of two cores:
 
     augkit ingest Dataset_BUSI_with_GT --dataset busi --store both.store
     augkit ingest breast/labels.csv --dataset breast --store both.store

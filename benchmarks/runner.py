@@ -90,6 +90,8 @@ def machine() -> dict[str, str]:
     for name in ("numpy", "h5py", "opencv-python-headless", "opencv-python", "torch"):
         if version(name):
             facts[name] = version(name)
+    if gpu := _gpu():
+        facts["gpu"] = gpu
     return facts
 
 
@@ -187,6 +189,12 @@ def _print(case: str, row: Row) -> None:
         f"{case:24} {peer:32} {row.ratio_median:10.2f} {spread:>15} "
         f"{row.ours_us:9.1f} {row.peer_us:9.1f}"
     )
+
+
+def _gpu() -> str:
+    """Return the name of the CUDA device; empty if there is none, or nothing uses torch."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else ""
 
 
 def _processor() -> str:

@@ -551,3 +551,43 @@ def test_training_runs_on_a_gpu(tmp_path):
     plugin = replace(options)
     outcome = plugin.fit(samples(), Context(0, CLASSES, device="cuda", folder=Path(tmp_path)))
     assert outcome.complete and outcome.details["device"] == "cuda"
+
+
+def assert_near(state, expected):
+    """A GPU adds in another order each time, and Adam turns on the sign of small gradients."""
+    for name, value in expected.items():
+        assert (state[name] - value).norm() <= 0.05 * value.norm() + 1e-6, name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("penalty_every", [1, 2])
+def test_recorded_steps_change_the_weights_as_steps_that_are_not(penalty_every):
+    """Six generator steps are thirty of the critic: three as they are, the others replayed."""
+    found = {}
+    for recorded in (False, True):
+        work = one_class(dagan(steps=8, penalty_every=penalty_every, ema=0.0), device="cuda")
+        work.steps.recorded = recorded
+        work.advance(6)
+        found[recorded] = work.state()
+        assert work.losses.penalties == 30 // penalty_every
+    assert_near(found[True], found[False])
+
+
+@pytest.mark.gpu
+def test_recorded_steps_go_on_from_a_checkpoint(tmp_path):
+    def trained(*stops):
+        for stop in stops:
+            work = one_class(dagan(steps=8), device="cuda", folder=tmp_path / str(stops))
+            work.resume()
+            work.advance(stop)
+            work.keep()
+        return work.state()
+
+    assert_near(trained(4, 6), trained(6))
+
+
+@pytest.mark.gpu
+def test_steps_that_change_what_the_critic_sees_are_not_recorded():
+    work = one_class(dagan(steps=8, diffaugment=("translation", "flip")), device="cuda")
+    work.advance(6)
+    assert not work.steps.recorded and math.isfinite(float(work.losses.critic))
