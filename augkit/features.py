@@ -126,15 +126,31 @@ class FeatureCache:
         self._tables[key, part.of] = table
         wanted, first = np.unique(part.rows, return_index=True)
         positions = part.at[first]
+        waiting: list[_Lacking] = []
         for segment, here in table.segments(wanted):
             if not table.known[wanted[here]].all():
                 self._load(table, segment)
             lacking = here[~table.known[wanted[here]]]
+            if sum(len(each.rows) for each in waiting) + len(lacking) > SEGMENT:
+                self._compute(function, part.samples, table, waiting)
+                waiting = []
             if len(lacking):
-                made = _computed(function, part.samples, positions[lacking])
-                table.add(wanted[lacking], made)
-                self._keep(table, segment)
+                waiting.append(_Lacking(segment, wanted[lacking], positions[lacking]))
+        self._compute(function, part.samples, table, waiting)
         return table
+
+    def _compute(
+        self, function: Extractor, samples: Samples, table: _Table, lacking: list[_Lacking]
+    ) -> None:
+        """Compute what several segments lack together, and keep each of them.
+
+        A network sees whole blocks: by itself, one row of a segment would cost as much as a block.
+        """
+        if lacking:
+            rows, at = (np.concatenate([getattr(e, k) for e in lacking]) for k in ("rows", "at"))
+            table.add(rows, _computed(function, samples, at))
+        for each in lacking:
+            self._keep(table, each.segment)
 
     def _lacking(self, table: _Table, wanted: np.ndarray) -> np.ndarray:
         """Return the wanted rows that neither the table nor the disk knows; the table stays."""
@@ -235,6 +251,17 @@ class _Segment:
     def path(self) -> Path:
         names = digest_of(self.key)[:16], digest_of(self.of)[:16]
         return Path(*names) / f"{self.start:08}{_SUFFIX}"
+
+
+@dataclass(frozen=True)
+class _Lacking:
+    """What of a segment is not known."""
+
+    segment: _Segment
+    rows: np.ndarray
+    """int64 (n,), rows of the shard."""
+    at: np.ndarray
+    """int64 (n,), their positions in the samples."""
 
 
 @dataclass

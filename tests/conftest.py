@@ -3,12 +3,21 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
 
 # Several tests run at once: threads of one would wait for those of the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that runs a command in the background has it ignore Ctrl-C, and all that it starts.
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # What tests write is not noted among the files that this user's augkit knows.
 _known = tempfile.mkdtemp(prefix="augkit-tests-")

@@ -429,3 +429,26 @@ def test_a_cache_arrives_in_another_process_empty_and_on_the_same_folder(tmp_pat
     arrived = pickle.loads(pickle.dumps(cache))
     assert (arrived.folder, arrived.limit, arrived._tables) == (tmp_path, 5_000, {})
     arrived("k", forbidden, held(9))
+
+
+def test_few_rows_of_each_of_many_segments_are_computed_together(tmp_path: Path) -> None:
+    """A network computes whole blocks: a row of each segment by itself would cost a block each."""
+    n = 10 * SEGMENT
+    store = ak.DatasetStore.create(tmp_path / "a.store", height=4, width=4)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (n, 4, 4, 1), np.uint8)
+    keys = [f"{i:05}.png" for i in range(n)]
+    ak.ingest_arrays(store, [pixels], ["a"] * n, keys=keys, find_relatives=False)
+    samples = store.snapshot().inspect().take(np.arange(0, n, SEGMENT // 40))
+    shown: list[int] = []
+
+    def mean(images: np.ndarray) -> np.ndarray:
+        shown.append(len(images))
+        return images.reshape(len(images), -1).mean(1, keepdims=True)
+
+    folder = tmp_path / "cache"
+    found = FeatureCache(folder)("k", mean, samples)
+    assert np.allclose(found[:, 0], samples[:].reshape(len(samples), -1).mean(1))
+    assert sum(shown) == len(samples) and len(shown) == -(-len(samples) // 64)
+    assert cache_size(folder)[1] == 10
+    assert np.array_equal(FeatureCache(folder)("k", None, samples), found)  # type: ignore[arg-type]
