@@ -30,6 +30,7 @@ from itertools import pairwise
 import numpy as np
 
 from augkit.ingestion.keypoints import Keypoints, Proposal, proposals
+from augkit.ingestion.pace import Pace
 from augkit.ingestion.pairs import Pairs
 from augkit.ingestion.prints import (
     ALIKE,
@@ -53,7 +54,7 @@ from augkit.ingestion.prints import (
     views,
     whitened,
 )
-from augkit.ingestion.shortlist import N_OUTLINE, outlines, shortlist
+from augkit.ingestion.shortlist import N_OUTLINE, REMEDY, outlines, shortlist
 from augkit.interfaces import Progress, silent
 
 __all__ = [
@@ -250,9 +251,11 @@ def _compared(
         ]
 
     list(pool.map(fill, blocks))
+    pace = Pace(f"comparing {len(partners) // 2} pairs that could be near-duplicates", REMEDY)
     for block, found in zip(blocks, pool.map(search, blocks), strict=True):
         yield from found
         told(block.stop - 1, n)
+        pace.at(int(ends[block.stop]) / max(len(partners), 1))
 
 
 def _templates(prints: np.ndarray) -> np.ndarray:

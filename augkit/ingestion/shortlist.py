@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from augkit.ingestion.pace import Pace
 from augkit.ingestion.prints import SIDE, Prints, coarse, peaks, spectra
 from augkit.interfaces import Progress
 
@@ -35,6 +36,8 @@ _ROWS, _COLUMNS = 256, 2048
 _PRUNED = 1_000_000
 """So many pairs more, and those that are not among the best of either image are left out."""
 _NONE = np.empty(0, np.int32)
+
+REMEDY = "--no-find-relatives does not look for them"
 
 
 def outlines(even: np.ndarray) -> np.ndarray:
@@ -65,12 +68,14 @@ def shortlist(
     """
     low = np.concatenate([coarse(spectra(some), _SIDE) for some in _blocks(prints)])
     mean = np.asarray(np.mean(outlines, axis=0, dtype=np.float64), np.float32)
-    listed, most = _Listed(len(prints)), 0
+    listed, most, n = _Listed(len(prints)), 0, len(prints)
+    pace = Pace(f"first look for near-duplicates among {n} images", REMEDY)
     look = partial(_looked_at, low, outlines, mean, known)
     for found in pool.map(look, range(0, len(prints), _ROWS)):
         listed.extend(*found)
         most += _ROWS
-        progress("near-duplicates, first look", min(most, len(prints)), len(prints))
+        progress("near-duplicates, first look", min(most, n), n)
+        pace.at(1 - max(1 - most / n, 0) ** 2)  # each is held against those after it
     return listed.best()
 
 
