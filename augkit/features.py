@@ -147,7 +147,8 @@ class FeatureCache:
         A network sees whole blocks: by itself, one row of a segment would cost as much as a block.
         """
         if lacking:
-            rows, at = (np.concatenate([getattr(e, k) for e in lacking]) for k in ("rows", "at"))
+            rows = np.concatenate([each.rows for each in lacking])
+            at = np.concatenate([each.at for each in lacking])
             table.add(rows, _computed(function, samples, at))
         for each in lacking:
             self._keep(table, each.segment)

@@ -17,7 +17,7 @@ def clock(monkeypatch):
 
 def test_what_takes_minutes_is_said_once(clock, caplog):
     caplog.set_level(logging.INFO, "augkit")
-    search = Pace("comparing 7 pairs", "--no-find-relatives does not look for them")
+    search = Pace("comparing 7 pairs")
     for second, share in ((1, 0.001), (5, 0.01), (10, 0.5), (11, 0.51)):
         clock[0] = 100.0 + second
         search.at(share)
@@ -27,7 +27,7 @@ def test_what_takes_minutes_is_said_once(clock, caplog):
 
 def test_what_takes_seconds_is_not_said(clock, caplog):
     caplog.set_level(logging.INFO, "augkit")
-    search = Pace("comparing", "remedy")
+    search = Pace("comparing")
     search.at(0.0)
     clock[0] = 110.0
     search.at(0.0)

@@ -154,6 +154,7 @@ def test_the_keyboard_reaches_the_skip_link_and_all_that_opens(browser: Any, rep
         assert visit.active("getBoundingClientRect().left") > 0
         visit.page.keyboard.press("Enter")
         visit.page.wait_for_url(lambda url: url.endswith("#verdict"))
+        assert visit.page.url.endswith("#verdict")
         found = reached(visit)
         assert found.count("SUMMARY") == visit.page.locator("summary").count() > 20
         assert found.count("DIV") >= 5  # tables that scroll

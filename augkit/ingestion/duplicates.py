@@ -54,7 +54,7 @@ from augkit.ingestion.prints import (
     views,
     whitened,
 )
-from augkit.ingestion.shortlist import N_OUTLINE, REMEDY, outlines, shortlist
+from augkit.ingestion.shortlist import N_OUTLINE, outlines, shortlist
 from augkit.interfaces import Progress, silent
 
 __all__ = [
@@ -251,7 +251,7 @@ def _compared(
         ]
 
     list(pool.map(fill, blocks))
-    pace = Pace(f"comparing {len(partners) // 2} pairs that could be near-duplicates", REMEDY)
+    pace = Pace(f"comparing {len(partners) // 2} pairs that could be near-duplicates")
     for block, found in zip(blocks, pool.map(search, blocks), strict=True):
         yield from found
         told(block.stop - 1, n)

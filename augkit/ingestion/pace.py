@@ -1,4 +1,4 @@
-"""Says early how long a search takes, where it takes minutes."""
+"""Says early how long the search for near-duplicates takes, where it takes minutes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ _EARLY, _LONG = 5.0, 60.0
 
 
 class Pace:
-    """How fast some work goes on, from its beginning.
+    """How fast a part of the search goes on, from its beginning. what: the part, in words."""
 
-    what: the work. remedy: what to do for whom it takes too long.
-    """
-
-    def __init__(self, what: str, remedy: str):
-        self.what, self.remedy = what, remedy
+    def __init__(self, what: str):
+        self.what = what
         self._began, self._told = time.monotonic(), False
 
     def at(self, share: float) -> None:
@@ -31,4 +28,7 @@ class Pace:
         self._told = True
         left = spent * (1 / share - 1)
         if left > _LONG:
-            log.info("%s: about %s more. %s", self.what, in_words(left), self.remedy)
+            log.info(
+                "%s: about %s more. --no-find-relatives does not look for them",
+                *(self.what, in_words(left)),
+            )

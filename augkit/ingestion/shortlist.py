@@ -37,8 +37,6 @@ _PRUNED = 1_000_000
 """So many pairs more, and those that are not among the best of either image are left out."""
 _NONE = np.empty(0, np.int32)
 
-REMEDY = "--no-find-relatives does not look for them"
-
 
 def outlines(even: np.ndarray) -> np.ndarray:
     """Return the outlines of flattened images: float16 (n, 1152).
@@ -69,7 +67,7 @@ def shortlist(
     low = np.concatenate([coarse(spectra(some), _SIDE) for some in _blocks(prints)])
     mean = np.asarray(np.mean(outlines, axis=0, dtype=np.float64), np.float32)
     listed, most, n = _Listed(len(prints)), 0, len(prints)
-    pace = Pace(f"first look for near-duplicates among {n} images", REMEDY)
+    pace = Pace(f"first look for near-duplicates among {n} images")
     look = partial(_looked_at, low, outlines, mean, known)
     for found in pool.map(look, range(0, len(prints), _ROWS)):
         listed.extend(*found)
